@@ -1,0 +1,9 @@
+//! The shell around a process: how it logs, answers its administrator, hears signals, says that it is alive and ends.
+//! Knows nothing of what the process does.
+
+pub mod admin;
+pub mod exit;
+pub mod logging;
+pub mod process;
+pub mod progress;
+pub mod signals;

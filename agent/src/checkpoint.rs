@@ -1,0 +1,5 @@
+//! Where to read again: what receivers have acknowledged, kept over restarts.
+
+pub mod account;
+pub mod ledger;
+pub mod store;

@@ -1,0 +1,277 @@
+//! The checkpoint file: atomic, additive, checksummed.
+//!
+//! One JSON object a line: a head, one line for each generation, a foot with the CRC-32 of everything before it.
+//! Written to a temporary file, synced, renamed; the file before stays as `checkpoints.previous`. A file that is
+//! damaged is passed over for the previous one; without either, everything is read again from the start.
+//! Fields and outputs that this version does not know are written back as they were.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::logs::generation::Generation;
+
+const FILE: &str = "checkpoints";
+const PREVIOUS: &str = "checkpoints.previous";
+const VERSION: u64 = 1;
+
+/// The directory of one agent, locked for as long as this lives.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another agent has it.
+    #[error("{path} is held by {holder}; waiting until it ends")]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// What the other has written about itself.
+        holder: String,
+    },
+    /// The system refuses.
+    #[error("cannot use data_dir {path}: {source}; it must be a writable directory")]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What the last run has left.
+#[derive(Debug, Default)]
+pub struct Saved {
+    generations: HashMap<Key, SavedGeneration>,
+    outputs: Vec<String>,
+}
+
+/// (pod UID, container, restart, identity).
+type Key = (String, String, u32, String);
+
+/// One generation as a checkpoint has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedGeneration {
+    /// Namespace.
+    pub namespace: String,
+    /// Pod name.
+    pub pod: String,
+    /// Pod UID as in the path.
+    pub uid: String,
+    /// Container name.
+    pub container: String,
+    /// Restart count of the container.
+    pub restart: u32,
+    /// Identity: a hash of the first line.
+    pub first_line: String,
+    /// Uncompressed bytes when last seen.
+    pub size: u64,
+    /// Acknowledged bytes by output name.
+    pub outputs: BTreeMap<String, u64>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    sidelight_checkpoints: u64,
+    outputs: Vec<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Foot {
+    generations: usize,
+    crc32: u32,
+}
+
+// === impl DataDir ===
+
+impl DataDir {
+    /// Creates the directory if it is missing and locks it.
+    ///
+    /// # Errors
+    /// `Held` while another process has the lock: try again later; `Unusable` otherwise.
+    pub fn lock(path: &Path, holder: &str) -> Result<Self, DataDirError> {
+        let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(unusable)?;
+        let lock_path = path.join("lock");
+        let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(unusable)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let holder = fs::read_to_string(&lock_path).unwrap_or_default();
+            return Err(DataDirError::Held { path: path.to_owned(), holder: holder.trim().to_owned() });
+        }
+        lock.set_len(0).and_then(|()| writeln!(lock, "{holder}")).map_err(unusable)?;
+        Ok(DataDir { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads what the last run has left: the newest file that is whole.
+    pub fn load(&self) -> Saved {
+        let mut damaged = false;
+        for name in [FILE, PREVIOUS] {
+            let path = self.path.join(name);
+            match fs::read(&path) {
+                Ok(bytes) => match parse(&bytes) {
+                    Some(saved) => return saved,
+                    None => {
+                        damaged = true;
+                        tracing::error!(path = %path.display(), "the checkpoint file is damaged; trying the one before");
+                    }
+                },
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::error!(path = %path.display(), %error, "cannot read the checkpoint file"),
+            }
+        }
+        if damaged {
+            tracing::error!("no checkpoint file is whole: every log file is read again from its start");
+        }
+        Saved::default()
+    }
+
+    /// Writes the positions of all generations; what `kept` has of outputs and fields this run does not know stays.
+    ///
+    /// # Errors
+    /// The system's; the file before is untouched then.
+    pub fn save(&self, bytes: &[u8]) -> io::Result<()> {
+        let (path, previous, temporary) = (self.path.join(FILE), self.path.join(PREVIOUS), self.path.join("checkpoints.tmp"));
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        match fs::rename(&path, &previous) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::rename(&temporary, &path)?;
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+// === impl Saved ===
+
+impl Saved {
+    /// Takes what is saved for a generation, once it has an identity.
+    pub fn take(&mut self, generation: &Generation) -> Option<SavedGeneration> {
+        let path = generation.container();
+        let identity = generation.identity()?.to_string();
+        self.generations.remove(&(path.uid.clone(), path.container.clone(), generation.name().restart, identity))
+    }
+
+    /// Takes everything that no generation has claimed.
+    pub fn take_missing(&mut self) -> Vec<SavedGeneration> {
+        self.generations.drain().map(|(_, saved)| saved).collect()
+    }
+
+    /// Whether an output of this name has run before.
+    pub fn knows_output(&self, name: &str) -> bool {
+        self.outputs.iter().any(|known| known == name)
+    }
+
+    /// The outputs that have run before.
+    pub fn outputs(&self) -> &[String] {
+        &self.outputs
+    }
+}
+
+// === impl SavedGeneration ===
+
+impl SavedGeneration {
+    /// Acknowledged bytes of an output.
+    pub fn offset(&self, output: &str) -> Option<u64> {
+        self.outputs.get(output).copied()
+    }
+}
+
+/// Renders the checkpoint file of these generations. `outputs` are this run's, by index; `earlier` names outputs of
+/// earlier runs.
+pub fn render<'a>(
+    generations: impl Iterator<Item = &'a Generation>,
+    outputs: &[String],
+    earlier: &[String],
+) -> Vec<u8> {
+    let mut known = outputs.to_vec();
+    known.extend(earlier.iter().filter(|name| !outputs.contains(name)).cloned());
+    let head = Head { sidelight_checkpoints: VERSION, outputs: known, others: Map::new() };
+    let mut bytes = Vec::new();
+    push_line(&mut bytes, &head);
+    let mut count = 0;
+    for generation in generations {
+        let Some(identity) = generation.identity() else { continue };
+        let mut positions: BTreeMap<String, u64> = outputs
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| generation.is_taken(*index))
+            .map(|(index, name)| (name.clone(), generation.acked(index)))
+            .collect();
+        let (others, other_outputs) = generation.unknown();
+        positions.extend(other_outputs.iter().map(|(name, offset)| (name.clone(), *offset)));
+        if positions.is_empty() {
+            continue;
+        }
+        let path = generation.container();
+        push_line(
+            &mut bytes,
+            &SavedGeneration {
+                namespace: path.namespace.clone(),
+                pod: path.pod.clone(),
+                uid: path.uid.clone(),
+                container: path.container.clone(),
+                restart: generation.name().restart,
+                first_line: identity.to_string(),
+                size: generation.size(),
+                outputs: positions,
+                others: others.clone(),
+            },
+        );
+        count += 1;
+    }
+    let foot = Foot { generations: count, crc32: crc32fast::hash(&bytes) };
+    push_line(&mut bytes, &foot);
+    bytes
+}
+
+fn push_line(bytes: &mut Vec<u8>, value: &impl Serialize) {
+    serde_json::to_writer(&mut *bytes, value).expect("maps with text keys are always JSON");
+    bytes.push(b'\n');
+}
+
+fn parse(bytes: &[u8]) -> Option<Saved> {
+    let body = bytes.strip_suffix(b"\n")?;
+    let foot_start = memchr::memrchr(b'\n', body)? + 1;
+    let foot: Foot = serde_json::from_slice(&body[foot_start..]).ok()?;
+    if foot.crc32 != crc32fast::hash(&bytes[..foot_start]) {
+        return None;
+    }
+    let mut lines = body[..foot_start].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let head: Head = serde_json::from_slice(lines.next()?).ok()?;
+    let mut generations = HashMap::new();
+    for line in lines {
+        // A newer version may write lines of another kind: they are none of ours.
+        let Ok(saved) = serde_json::from_slice::<SavedGeneration>(line) else { continue };
+        let key = (saved.uid.clone(), saved.container.clone(), saved.restart, saved.first_line.clone());
+        generations.insert(key, saved);
+    }
+    Some(Saved { generations, outputs: head.outputs })
+}
+
+impl SavedGeneration {
+    /// What another run has written and this one does not know: fields, and outputs not in `outputs`.
+    pub fn unknown_to(&self, outputs: &[&str]) -> (Map<String, Value>, BTreeMap<String, u64>) {
+        let others = self.outputs.iter().filter(|(name, _)| !outputs.contains(&name.as_str()));
+        (self.others.clone(), others.map(|(name, offset)| (name.clone(), *offset)).collect())
+    }
+}

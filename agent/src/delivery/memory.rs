@@ -1,0 +1,121 @@
+//! The memory budget: every output has an equal share of its own, so that a stalled one cannot take another's.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::wake::Wake;
+
+/// Buffers kept for the next chunks of an output.
+const SPARE_BUFFERS: usize = 2;
+
+/// One output's share of the memory budget, in bytes.
+#[derive(Debug)]
+pub struct Share {
+    limit: usize,
+    used: AtomicUsize,
+    refused: AtomicBool,
+    spare: Mutex<Vec<Vec<u8>>>,
+    readers: Vec<Arc<Wake>>,
+}
+
+/// Bytes taken from a share; given back when dropped.
+#[derive(Debug)]
+pub struct Credit {
+    share: Arc<Share>,
+    bytes: usize,
+}
+
+// === impl Share ===
+
+impl Share {
+    /// A share of `limit` bytes; `readers` are woken when bytes come back after a refusal.
+    pub fn new(limit: usize, readers: Vec<Arc<Wake>>) -> Arc<Self> {
+        Arc::new(Share { limit, used: AtomicUsize::new(0), refused: AtomicBool::new(false), spare: Mutex::default(), readers })
+    }
+
+    /// Takes `bytes`, or nothing when that would pass the limit; then the readers are woken when bytes come back.
+    pub fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Credit> {
+        if !self.add(bytes) {
+            // Bytes that came back before the flag was up would wake nobody: hence the second attempt.
+            self.refused.store(true, Ordering::SeqCst);
+            if !self.add(bytes) {
+                return None;
+            }
+        }
+        Some(Credit { share: self.clone(), bytes })
+    }
+
+    fn add(&self, bytes: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
+    }
+
+    /// An empty buffer of at least `bytes`, one that was used before if there is one: fresh memory costs a page fault
+    /// every 4 KiB.
+    pub fn buffer(&self, bytes: usize) -> Vec<u8> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.filter(|buffer| buffer.capacity() >= bytes).unwrap_or_else(|| Vec::with_capacity(bytes))
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Credit ===
+
+impl Credit {
+    /// Gives back all but `bytes`.
+    pub fn shrink(&mut self, bytes: usize) {
+        if let Some(back) = self.bytes.checked_sub(bytes) {
+            self.bytes = bytes;
+            self.share.give_back(back);
+        }
+    }
+}
+
+impl Credit {
+    /// Ends the credit and keeps its buffer for the next chunk.
+    pub fn recycle(self, mut buffer: Vec<u8>) {
+        let mut spare = self.share.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE_BUFFERS && buffer.capacity() <= self.bytes {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
+}
+
+impl Share {
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
+        if self.refused.swap(false, Ordering::SeqCst) {
+            self.readers.iter().for_each(|reader| reader.wake());
+        }
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        self.share.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_refuses_above_its_limit_and_wakes_the_reader_when_bytes_come_back() {
+        let wake = Arc::new(Wake::new().unwrap());
+        let share = Share::new(10, vec![wake.clone()]);
+        let mut credit = share.try_take(8).unwrap();
+        assert!(share.try_take(3).is_none());
+        assert!(!wake.take());
+        credit.shrink(5);
+        assert!(wake.take());
+        assert!(share.try_take(5).is_some());
+        drop(credit);
+        assert_eq!(share.used(), 0);
+    }
+}

@@ -1,0 +1,153 @@
+//! One container's log directory, as discovery, its reader and the admin server share it.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::checkpoint::account::NamespaceAccount;
+use crate::logs::generation::Generation;
+use crate::logs::layout::ContainerPath;
+use crate::logs::settings::Settings;
+
+/// A container. Discovery writes, the others read the latest value.
+#[derive(Debug)]
+pub struct Container {
+    /// What its path says.
+    pub path: Arc<ContainerPath>,
+    /// Its log directory.
+    pub directory: PathBuf,
+    /// The counters of its namespace.
+    pub namespace_account: NamespaceAccount,
+    generations: Mutex<Vec<Arc<Generation>>>,
+    settings: Mutex<Arc<Settings>>,
+    problem: Mutex<Option<String>>,
+    directory_gone: AtomicBool,
+}
+
+// === impl Container ===
+
+impl Container {
+    /// A container without files.
+    pub fn new(path: Arc<ContainerPath>, directory: PathBuf, namespace_account: NamespaceAccount, settings: Settings) -> Self {
+        Container {
+            path,
+            directory,
+            namespace_account,
+            generations: Mutex::default(),
+            settings: Mutex::new(Arc::new(settings)),
+            problem: Mutex::default(),
+            directory_gone: AtomicBool::new(false),
+        }
+    }
+
+    /// Its generations, oldest first.
+    pub fn generations(&self) -> Vec<Arc<Generation>> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the list of generations.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Vec<Arc<Generation>>) -> T) -> T {
+        change(&mut self.generations.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How its lines are handled now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on its lines are handled so.
+    pub fn set_settings(&self, settings: Settings) {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// Why a file of it cannot be read.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets why a file of it cannot be read; true when that is news.
+    pub fn set_problem(&self, problem: Option<String>) -> bool {
+        let mut current = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *current != problem;
+        *current = problem;
+        is_news
+    }
+
+    /// Whether the directory has been removed: no line will follow.
+    pub fn is_gone(&self) -> bool {
+        self.directory_gone.load(Ordering::Relaxed)
+    }
+
+    /// The directory is there, or not any more.
+    pub fn set_gone(&self, gone: bool) {
+        self.directory_gone.store(gone, Ordering::Relaxed);
+    }
+}
+
+/// All containers of the node, and for each reader those of which something has changed.
+#[derive(Debug)]
+pub struct Inventory {
+    containers: Mutex<Vec<Arc<Container>>>,
+    readers: Vec<Inbox>,
+}
+
+/// What a reader has yet to look at: latest values, so at most one entry for each container.
+#[derive(Debug)]
+pub struct Inbox {
+    changed: Mutex<Vec<Arc<Container>>>,
+    /// Wakes the reader.
+    pub wake: Arc<crate::wake::Wake>,
+}
+
+// === impl Inventory ===
+
+impl Inventory {
+    /// An empty one for the readers that these wake.
+    pub fn new(wakes: Vec<Arc<crate::wake::Wake>>) -> Self {
+        let readers = wakes.into_iter().map(|wake| Inbox { changed: Mutex::default(), wake }).collect();
+        Inventory { containers: Mutex::default(), readers }
+    }
+
+    /// The containers.
+    pub fn containers(&self) -> Vec<Arc<Container>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds a container.
+    pub fn add(&self, container: Arc<Container>) {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner).push(container);
+    }
+
+    /// Removes a container.
+    pub fn remove(&self, container: &Arc<Container>) {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, container));
+        self.changed(container);
+    }
+
+    /// Tells the container's reader to look at it again.
+    pub fn changed(&self, container: &Arc<Container>) {
+        let inbox = &self.readers[self.reader_of(&container.path)];
+        let mut changed = inbox.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !changed.iter().any(|other| Arc::ptr_eq(other, container)) {
+            changed.push(container.clone());
+        }
+        drop(changed);
+        inbox.wake.wake();
+    }
+
+    /// What has changed for a reader since it last asked.
+    pub fn take_changed(&self, reader: usize) -> Vec<Arc<Container>> {
+        std::mem::take(&mut *self.readers[reader].changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The wake-up of a reader.
+    pub fn wake(&self, reader: usize) -> &Arc<crate::wake::Wake> {
+        &self.readers[reader].wake
+    }
+
+    /// All containers of a pod belong to one reader, so that joins need no locks.
+    fn reader_of(&self, path: &ContainerPath) -> usize {
+        let hash = path.uid.bytes().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        hash % self.readers.len()
+    }
+}

@@ -1,0 +1,380 @@
+//! One generation of a container's log: the bytes between two rotations, whatever its file is called meanwhile.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::account::NamespaceAccount;
+use crate::logs::layout::{ContainerPath, LogName};
+use crate::logs::source::Source;
+
+/// Bytes of the first line that identify a generation. A CRI line begins with its time in nanoseconds, so far less
+/// would do; a bound is needed for lines without end.
+pub const IDENTITY_BYTES: usize = 1 << 10;
+
+/// A hash of a generation's first line (with its newline), at most its first KiB.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity(u64);
+
+/// One generation, shared by discovery, its reader, the deliveries and the checkpoints. Offsets are in uncompressed
+/// bytes.
+#[derive(Debug)]
+pub struct Generation {
+    container: Arc<ContainerPath>,
+    namespace_account: NamespaceAccount,
+    /// Device and inode of the file when it was opened.
+    pub inode: (u64, u64),
+    name: Mutex<LogName>,
+    path: Mutex<PathBuf>,
+    identity: OnceLock<Identity>,
+    source: Mutex<Option<Arc<Source>>>,
+    size: AtomicU64,
+    listed: AtomicBool,
+    given_up: AtomicBool,
+    /// Nobody reads beyond: where the file ended when the agent was told to stop.
+    end: AtomicU64,
+    positions: Box<[Position]>,
+    /// What a checkpoint of another version or config has of it: fields, and the positions of other outputs.
+    unknown: OnceLock<Unknown>,
+}
+
+/// Fields, and positions of outputs, that this run does not know and writes back as they were.
+pub type Unknown = (serde_json::Map<String, serde_json::Value>, BTreeMap<String, u64>);
+
+/// How far one output has come.
+#[derive(Debug)]
+struct Position {
+    /// Whether the output takes this container's lines at all; what it does not take is no backlog of its.
+    taken: AtomicBool,
+    read: AtomicU64,
+    acked: AtomicU64,
+    /// Seconds since the epoch of the newest record read; 0: none.
+    last_record: AtomicI64,
+}
+
+/// What a generation is opened with.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its container.
+    pub container: Arc<ContainerPath>,
+    /// The counters of its namespace.
+    pub namespace_account: NamespaceAccount,
+    /// Device and inode.
+    pub inode: (u64, u64),
+    /// Its name now.
+    pub name: LogName,
+    /// Its path now.
+    pub path: PathBuf,
+    /// The open file.
+    pub source: Arc<Source>,
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// The identity that `start`, the first bytes of a file, gives; none before the first newline is written.
+    pub fn of(start: &[u8]) -> Option<Self> {
+        let start = &start[..start.len().min(IDENTITY_BYTES)];
+        let line = match memchr::memchr(b'\n', start) {
+            Some(newline) => &start[..=newline],
+            None if start.len() == IDENTITY_BYTES => start,
+            None => return None,
+        };
+        let digest = Sha256::digest(line);
+        let head = digest.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        Some(Identity(head))
+    }
+
+    /// The hash, for sampling.
+    pub fn hash(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for Identity {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text, 16).map(Identity)
+    }
+}
+
+// === impl Position ===
+
+impl Position {
+    fn new() -> Self {
+        Position {
+            taken: AtomicBool::new(true),
+            read: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
+            last_record: AtomicI64::new(0),
+        }
+    }
+}
+
+// === impl Generation ===
+
+impl Generation {
+    /// A generation with one position for each output, all at 0.
+    pub fn new(opened: Opened, outputs: usize) -> Self {
+        Generation {
+            container: opened.container,
+            namespace_account: opened.namespace_account,
+            inode: opened.inode,
+            name: Mutex::new(opened.name),
+            path: Mutex::new(opened.path),
+            identity: OnceLock::new(),
+            source: Mutex::new(Some(opened.source)),
+            size: AtomicU64::new(0),
+            listed: AtomicBool::new(true),
+            given_up: AtomicBool::new(false),
+            end: AtomicU64::new(u64::MAX),
+            positions: (0..outputs).map(|_| Position::new()).collect(),
+            unknown: OnceLock::new(),
+        }
+    }
+
+    /// What its checkpoint has that this run does not know.
+    pub fn unknown(&self) -> &Unknown {
+        static NOTHING: Unknown = (serde_json::Map::new(), BTreeMap::new());
+        self.unknown.get().unwrap_or(&NOTHING)
+    }
+
+    /// Keeps what its checkpoint has that this run does not know.
+    pub fn set_unknown(&self, unknown: Unknown) {
+        let _ = self.unknown.set(unknown);
+    }
+
+    /// The same file from its first byte, after it was truncated: another generation.
+    pub fn restarted(&self) -> Self {
+        let opened = Opened {
+            container: self.container.clone(),
+            namespace_account: self.namespace_account.clone(),
+            inode: self.inode,
+            name: self.name(),
+            path: self.path(),
+            source: self.source().unwrap_or_else(|| Arc::new(Source::empty())),
+        };
+        Generation::new(opened, self.positions.len())
+    }
+
+    /// The same file for another set of outputs, positions at 0: after a reload.
+    pub fn for_outputs(&self, outputs: usize) -> Self {
+        let mut again = self.restarted();
+        if let Some(identity) = self.identity() {
+            again.identity = OnceLock::from(identity);
+        }
+        again.source = Mutex::new(self.source());
+        again.size = AtomicU64::new(self.size());
+        again.listed = AtomicBool::new(self.is_listed());
+        again.positions = (0..outputs).map(|_| Position::new()).collect();
+        again
+    }
+
+    /// Whose log it is.
+    pub fn container(&self) -> &Arc<ContainerPath> {
+        &self.container
+    }
+
+    /// The counters of its namespace.
+    pub fn namespace_account(&self) -> &NamespaceAccount {
+        &self.namespace_account
+    }
+
+    /// Its name as last seen in the directory.
+    pub fn name(&self) -> LogName {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its path as last seen.
+    pub fn path(&self) -> PathBuf {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The directory was listed: the file is there under this name.
+    pub fn seen_as(&self, name: LogName, path: PathBuf) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = path;
+        self.listed.store(true, Ordering::Relaxed);
+    }
+
+    /// The directory was listed and the file is not there any more.
+    pub fn seen_gone(&self) {
+        self.listed.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the file, or its compressed copy, was in the directory when it was last listed.
+    pub fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed)
+    }
+
+    /// The identity, once the first line is whole.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity.get().copied()
+    }
+
+    /// Sets the identity from the file's first bytes, once.
+    pub fn identify(&self, start: &[u8]) -> Option<Identity> {
+        if let Some(identity) = Identity::of(start) {
+            return Some(*self.identity.get_or_init(|| identity));
+        }
+        self.identity()
+    }
+
+    /// The open file; none once it is closed.
+    pub fn source(&self) -> Option<Arc<Source>> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Closes the file.
+    pub fn close(&self) {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Bytes in the file as last seen.
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// The file was seen with at least this size.
+    pub fn grown_to(&self, size: u64) {
+        self.size.fetch_max(size, Ordering::Relaxed);
+    }
+
+    /// From now on the file ends where it ends now, whatever is written later.
+    pub fn end_here(&self) {
+        self.refresh();
+        self.end.store(self.size(), Ordering::Relaxed);
+    }
+
+    /// Nobody reads beyond this offset.
+    pub fn end(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    /// Orders the reader to drop what is unread and close the file: it is deleted, and too much is held.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// Where an output reads next.
+    pub fn read(&self, output: usize) -> u64 {
+        self.positions.get(output).map_or(0, |position| position.read.load(Ordering::Relaxed))
+    }
+
+    /// The output has read up to `offset`.
+    pub fn set_read(&self, output: usize, offset: u64) {
+        if let Some(position) = self.positions.get(output) {
+            position.read.store(offset, Ordering::Relaxed);
+        }
+    }
+
+    /// Up to where an output's receiver has acknowledged.
+    pub fn acked(&self, output: usize) -> u64 {
+        self.positions.get(output).map_or(0, |position| position.acked.load(Ordering::Acquire))
+    }
+
+    /// The output's receiver has acknowledged everything before `offset`.
+    pub fn commit(&self, output: usize, offset: u64) {
+        if let Some(position) = self.positions.get(output) {
+            position.acked.store(offset, Ordering::Release);
+        }
+    }
+
+    /// Both positions, as a checkpoint has them.
+    pub fn resume(&self, output: usize, offset: u64) {
+        self.set_read(output, offset);
+        self.commit(output, offset);
+    }
+
+    /// Time of the newest record that an output has read, in seconds since the epoch.
+    pub fn last_record(&self, output: usize) -> Option<i64> {
+        let seconds = self.positions.get(output)?.last_record.load(Ordering::Relaxed);
+        (seconds != 0).then_some(seconds)
+    }
+
+    /// The output has read a record of this time.
+    pub fn set_last_record(&self, output: usize, seconds: i64) {
+        if let Some(position) = self.positions.get(output) {
+            position.last_record.store(seconds, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an output takes these lines.
+    pub fn is_taken(&self, output: usize) -> bool {
+        self.positions.get(output).is_some_and(|position| position.taken.load(Ordering::Relaxed))
+    }
+
+    /// The output takes these lines, or does not.
+    pub fn set_taken(&self, output: usize, taken: bool) {
+        if let Some(position) = self.positions.get(output) {
+            position.taken.store(taken, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes that an output's receiver has not acknowledged.
+    pub fn lag(&self, output: usize) -> u64 {
+        if self.is_taken(output) { self.size().saturating_sub(self.acked(output)) } else { 0 }
+    }
+
+    /// Bytes that the slowest output's receiver has not acknowledged.
+    pub fn backlog(&self) -> u64 {
+        (0..self.positions.len()).map(|output| self.lag(output)).max().unwrap_or(0)
+    }
+
+    /// Whether every output has read every byte.
+    pub fn is_read(&self) -> bool {
+        (0..self.positions.len()).all(|output| !self.is_taken(output) || self.read(output) >= self.size().min(self.end()))
+    }
+
+    /// Looks at the open file: its size, and whether its last link is gone.
+    pub fn refresh(&self) -> Option<bool> {
+        let (size, links) = self.source()?.stat().ok()?;
+        self.grown_to(size);
+        Some(links == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_no_identity_before_its_first_line_is_whole() {
+        assert_eq!(Identity::of(b""), None);
+        assert_eq!(Identity::of(b"2026 stdout F half"), None);
+        let whole = Identity::of(b"2026 stdout F half\n");
+        assert!(whole.is_some());
+        assert_eq!(whole, Identity::of(b"2026 stdout F half\nand more\n"));
+        assert_ne!(whole, Identity::of(b"2026 stdout F HALF\n"));
+        assert_eq!(whole.unwrap().to_string().parse(), Ok(whole.unwrap()));
+    }
+
+    #[test]
+    fn a_first_line_without_end_is_identified_by_its_first_kib() {
+        let long = vec![b'x'; 5000];
+        assert_eq!(Identity::of(&long), Identity::of(&long[..IDENTITY_BYTES]));
+        assert_eq!(Identity::of(&long[..IDENTITY_BYTES - 1]), None);
+    }
+}

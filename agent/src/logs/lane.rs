@@ -1,0 +1,156 @@
+//! The one open chunk of one output and one reader.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::{OwnedPermit, Sender};
+
+use crate::checkpoint::account::{DropReason, OutputAccount};
+use crate::checkpoint::ledger::{Part, SharedLane};
+use crate::delivery::chunk::{Chunk, Compression, RecordMark};
+use crate::delivery::compression::Compressor;
+use crate::delivery::memory::{Credit, Share};
+use crate::logs::generation::Generation;
+
+/// There is no room: the output's share of memory is used up, or too many chunks wait for their receiver. The reader
+/// is woken when that changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocked;
+
+/// The open chunk of one output and one reader, and how it is closed.
+#[derive(Debug)]
+pub struct Lane {
+    /// Index of the output.
+    pub output: usize,
+    /// The output's counters.
+    pub account: Arc<OutputAccount>,
+    /// Encoded records.
+    pub buffer: Vec<u8>,
+    marks: Vec<RecordMark>,
+    parts: Vec<Part>,
+    tag: Arc<str>,
+    room: Option<(OwnedPermit<Chunk>, Credit)>,
+    chunk_bytes: usize,
+    compressor: Compressor,
+    chunks: Sender<Chunk>,
+    share: Arc<Share>,
+    ledger: Arc<SharedLane>,
+}
+
+// === impl Lane ===
+
+impl Lane {
+    /// A lane of the output with this index.
+    pub fn new(
+        output: usize,
+        chunk_bytes: usize,
+        compression: Compression,
+        chunks: Sender<Chunk>,
+        share: Arc<Share>,
+        account: Arc<OutputAccount>,
+    ) -> Self {
+        Lane {
+            output,
+            ledger: SharedLane::new(output, account.clone()),
+            account,
+            buffer: Vec::new(),
+            marks: Vec::new(),
+            parts: Vec::new(),
+            tag: Arc::from(""),
+            room: None,
+            chunk_bytes,
+            compressor: Compressor::new(compression),
+            chunks,
+            share,
+        }
+    }
+
+    /// The slots of this lane.
+    pub fn ledger(&self) -> &Arc<SharedLane> {
+        &self.ledger
+    }
+
+    /// Whether a record of about `bytes` fits behind what is there.
+    pub fn has_room(&self, tag: &Arc<str>, bytes: usize) -> bool {
+        self.room.is_some()
+            && self.buffer.len() + bytes <= self.chunk_bytes
+            && (Arc::ptr_eq(&self.tag, tag) || self.tag == *tag)
+    }
+
+    /// Opens a chunk; the one before must be closed. The first record always fits.
+    ///
+    /// # Errors
+    /// `Blocked` while there is no room.
+    pub fn open(&mut self, tag: &Arc<str>) -> Result<(), Blocked> {
+        if self.room.is_none() {
+            let credit = self.share.try_take(self.chunk_bytes).ok_or(Blocked)?;
+            let permit = self.chunks.clone().try_reserve_owned().map_err(|_| Blocked)?;
+            self.room = Some((permit, credit));
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer = self.share.buffer(self.chunk_bytes);
+        }
+        self.tag = tag.clone();
+        Ok(())
+    }
+
+    /// Whether a chunk could be opened, or is open.
+    pub fn is_open(&self) -> bool {
+        self.room.is_some()
+    }
+
+    /// A record was encoded; it stands for `source` bytes of the file.
+    pub fn add_record(&mut self, generation: &Arc<Generation>, source: u64) {
+        let end = u32::try_from(self.buffer.len()).unwrap_or(u32::MAX);
+        self.marks.push(RecordMark { end, source: u32::try_from(source).unwrap_or(u32::MAX) });
+        let part = self.part(generation);
+        part.records += 1;
+        part.bytes += source;
+    }
+
+    /// Everything of the file before `watermark` is in this chunk or in one before, or is dropped.
+    pub fn advance(&mut self, generation: &Arc<Generation>, watermark: u64) {
+        self.part(generation).watermark = watermark;
+    }
+
+    /// Counts what is given up of the file.
+    pub fn drop_bytes(&self, generation: &Generation, reason: DropReason, records: u64, bytes: u64) {
+        self.account.drop(generation.namespace_account(), reason, records, bytes);
+    }
+
+    /// Takes back what was encoded behind the last whole record.
+    pub fn rollback(&mut self) {
+        self.buffer.truncate(self.marks.last().map_or(0, |mark| mark.end as usize));
+    }
+
+    /// Source bytes of the records in the open chunk.
+    pub fn open_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// Sends the chunk; one without records only moves the positions.
+    pub fn close(&mut self) {
+        if self.parts.is_empty() {
+            return;
+        }
+        let receipt = self.ledger.reserve(std::mem::take(&mut self.parts));
+        if self.marks.is_empty() {
+            receipt.settle(&[], &[]);
+            return;
+        }
+        let Some((permit, mut credit)) = self.room.take() else { return };
+        let marks = std::mem::replace(&mut self.marks, Vec::with_capacity(self.marks.len()));
+        let (entries, compression) = self.compressor.compress(&mut self.buffer);
+        credit.shrink(entries.capacity().min(self.chunk_bytes));
+        permit.send(Chunk::new(self.tag.clone(), entries, compression, marks, receipt, credit));
+    }
+
+    fn part(&mut self, generation: &Arc<Generation>) -> &mut Part {
+        let is_last = self.parts.last().is_some_and(|part| Arc::ptr_eq(&part.generation, generation));
+        if !is_last {
+            // Until it is advanced, nothing of the file may be taken for read.
+            let watermark = generation.acked(self.output);
+            self.parts.push(Part { generation: generation.clone(), watermark, records: 0, bytes: 0 });
+        }
+        self.parts.last_mut().expect("one was pushed")
+    }
+}

@@ -1,0 +1,103 @@
+//! Opens log files so that nobody who can only write into a log directory can make the agent read anything else.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
+
+/// Where Docker keeps the files that it links into the log directories.
+const DOCKER_ROOT: &str = "/var/lib/docker/containers";
+
+/// The log directory tree, opened once; files are opened below it.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+/// An open log file with its device and inode.
+#[derive(Debug)]
+pub struct LogFile {
+    /// Open for reading.
+    pub file: File,
+    /// Device and inode.
+    pub inode: (u64, u64),
+}
+
+// === impl Root ===
+
+impl Root {
+    /// Opens the tree.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Root { path: path.to_owned(), directory: rustix::fs::open(path, flags, Mode::empty())? })
+    }
+
+    /// Opens a regular file below the tree. Symbolic links are not followed, but for Docker's own into its directory.
+    ///
+    /// # Errors
+    /// The system's; `InvalidInput` for what is no regular file.
+    pub fn open_log(&self, path: &Path) -> io::Result<LogFile> {
+        let relative = path.strip_prefix(&self.path).unwrap_or(path);
+        match open_beneath(&self.directory, relative) {
+            Err(Errno::LOOP) => open_docker_link(path),
+            opened => regular(opened?),
+        }
+    }
+}
+
+fn open_beneath(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    // Without NONBLOCK, opening a FIFO would wait for its writer.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    openat2(directory, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+fn open_docker_link(path: &Path) -> io::Result<LogFile> {
+    let target = std::fs::read_link(path)?;
+    let relative = target.strip_prefix(DOCKER_ROOT).map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("a symbolic link to {}: only links into {DOCKER_ROOT} are followed", target.display()),
+        )
+    })?;
+    let directory = Root::open(Path::new(DOCKER_ROOT))?;
+    regular(open_beneath(&directory.directory, relative)?)
+}
+
+fn regular(descriptor: OwnedFd) -> io::Result<LogFile> {
+    let file = File::from(descriptor);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(LogFile { inode: (metadata.dev(), metadata.ino()), file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_fifos_and_ways_out_of_the_tree_are_refused_without_waiting() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "x").unwrap();
+        let tree = tempfile::tempdir().unwrap();
+        let at = |name: &str| tree.path().join(name);
+        std::fs::write(at("0.log"), "x").unwrap();
+        std::os::unix::fs::symlink(outside.path().join("secret"), at("1.log")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), at("link")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, at("2.log"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let root = Root::open(tree.path()).unwrap();
+        assert!(root.open_log(&at("0.log")).is_ok());
+        for refused in ["1.log", "2.log", "link/secret", "../secret", "none"] {
+            assert!(root.open_log(&at(refused)).is_err(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The bytes of one log file by offset, plain or gzip.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::{Mutex, PoisonError};
+
+use flate2::read::MultiGzDecoder;
+
+/// An open log file. Offsets are in uncompressed bytes.
+#[derive(Debug)]
+pub struct Source {
+    file: File,
+    gzip: Option<Mutex<Inflater>>,
+}
+
+/// Inflates front to back; going back starts again. A file that the kubelet has compressed is at most
+/// `containerLogMaxSize`, and only a record that stays open over two windows goes back.
+#[derive(Debug)]
+struct Inflater {
+    decoder: Option<MultiGzDecoder<FromStart>>,
+    offset: u64,
+}
+
+/// Reads a shared descriptor by offset, so that its file position is nobody's business.
+#[derive(Debug)]
+struct FromStart {
+    file: File,
+    offset: u64,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// A plain file.
+    pub fn plain(file: File) -> Self {
+        Source { file, gzip: None }
+    }
+
+    /// A gzip file.
+    pub fn gzip(file: File) -> Self {
+        Source { file, gzip: Some(Mutex::new(Inflater { decoder: None, offset: 0 })) }
+    }
+
+    /// No bytes at all.
+    pub fn empty() -> Self {
+        Source::plain(File::open("/dev/null").expect("every system has /dev/null"))
+    }
+
+    /// Whether the file is compressed: it will not grow.
+    pub fn is_gzip(&self) -> bool {
+        self.gzip.is_some()
+    }
+
+    /// Fills `buffer` from `offset` on; less than its length means that the file ends there for now.
+    ///
+    /// # Errors
+    /// The system's, or the inflater's for a damaged gzip file.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        // A short read of a regular file is its end: no second call to see it.
+        let Some(inflater) = &self.gzip else { return self.file.read_at(buffer, offset) };
+        let mut inflater = inflater.lock().unwrap_or_else(PoisonError::into_inner);
+        inflater.read_at(&self.file, buffer, offset)
+    }
+
+    /// Size and number of links. A gzip file's size is what its trailer says (RFC 1952, ISIZE): exact for the one
+    /// member that the kubelet writes, and corrected by whoever reads to the end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn stat(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.file.metadata()?;
+        let mut size = metadata.len();
+        if self.is_gzip() {
+            let mut trailer = [0; 4];
+            self.file.read_exact_at(&mut trailer, size.saturating_sub(4))?;
+            size = u64::from(u32::from_le_bytes(trailer));
+        }
+        Ok((size, metadata.nlink()))
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+// === impl Inflater ===
+
+impl Inflater {
+    fn read_at(&mut self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.decoder.is_none() || self.offset > offset {
+            self.decoder = Some(MultiGzDecoder::new(FromStart { file: file.try_clone()?, offset: 0 }));
+            self.offset = 0;
+        }
+        let Some(decoder) = &mut self.decoder else { return Ok(0) };
+        let skipped = io::copy(&mut decoder.by_ref().take(offset - self.offset), &mut io::sink())?;
+        self.offset += skipped;
+        if self.offset < offset {
+            return Ok(0);
+        }
+        let mut read = 0;
+        while read < buffer.len() {
+            match decoder.read(&mut buffer[read..])? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+impl Read for FromStart {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_gzip_file_is_read_at_any_offset_and_over_several_members() {
+        let text: Vec<u8> = (0..50_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
+        let mut compressed = Vec::new();
+        for member in text.chunks(100_000) {
+            let mut encoder = flate2::write::GzEncoder::new(&mut compressed, flate2::Compression::fast());
+            encoder.write_all(member).unwrap();
+            encoder.finish().unwrap();
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&compressed).unwrap();
+        let source = Source::gzip(file);
+        let mut buffer = vec![0; 1000];
+        for offset in [0, 500, 150_000, 99_900, text.len() - 10, text.len() + 5] {
+            let read = source.read_at(&mut buffer, offset as u64).unwrap();
+            let expected = text.get(offset..).unwrap_or_default();
+            assert_eq!(&buffer[..read], &expected[..expected.len().min(1000)], "at {offset}");
+        }
+    }
+}

@@ -79,10 +79,10 @@ pub enum MetadataSource {
 #[derive(Clone, Debug, Serialize)]
 pub struct Annotations {
     /// Which of our annotations pods may use.
-    #[serde(serialize_with = "debug")]
+    #[serde(serialize_with = "allow")]
     pub allow: Allow,
     /// There, pods cannot leave themselves out.
-    #[serde(serialize_with = "debug")]
+    #[serde(serialize_with = "globs")]
     pub mandatory_namespaces: GlobList,
     /// Whether the exclude marks of Fluent Bit and Vector count.
     pub honour_others: bool,
@@ -93,7 +93,7 @@ pub struct Annotations {
 #[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
 pub struct Logs {
     pub select: Select,
-    #[serde(serialize_with = "debug")]
+    #[serde(serialize_with = "globs")]
     pub namespaces: GlobList,
     pub root: PathBuf,
     pub read_from: ReadFrom,
@@ -188,7 +188,7 @@ pub struct Output {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Match {
     /// Namespaces.
-    #[serde(serialize_with = "debug")]
+    #[serde(serialize_with = "globs")]
     pub namespaces: GlobList,
     /// A label selector as kubectl takes it.
     #[serde(serialize_with = "display")]
@@ -333,6 +333,10 @@ fn display<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Resu
     serializer.collect_str(value)
 }
 
-fn debug<S: Serializer>(value: &impl AsRef<[String]>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(value.as_ref())
+fn globs<S: Serializer>(globs: &GlobList, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(globs.rules())
+}
+
+fn allow<S: Serializer>(allow: &Allow, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(allow.rules())
 }

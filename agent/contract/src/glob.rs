@@ -33,6 +33,11 @@ impl GlobList {
         GlobList { rules, unmatched }
     }
 
+    /// The rules as they were written.
+    pub fn rules(&self) -> Vec<String> {
+        self.rules.iter().map(|rule| if rule.admits { rule.glob.clone() } else { format!("!{}", rule.glob) }).collect()
+    }
+
     /// Whether the list admits `text`.
     pub fn matches(&self, text: &str) -> bool {
         self.rules

@@ -147,7 +147,7 @@ impl OutputAccount {
     }
 
     /// Records were given up. What is only shortened is no record dropped: `records` is 0 then.
-    pub fn drop(&self, namespace: &NamespaceAccount, reason: DropReason, records: u64, bytes: u64) {
+    pub fn give_up(&self, namespace: &NamespaceAccount, reason: DropReason, records: u64, bytes: u64) {
         self.records_dropped[reason as usize].inc_by(records);
         self.dropped[reason as usize].inc_by(bytes);
         namespace.dropped.inc_by(bytes);

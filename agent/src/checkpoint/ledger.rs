@@ -5,6 +5,7 @@
 //! the committed position of a file is never beyond a line that its receiver has not taken.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checkpoint::account::{DropReason, OutputAccount};
@@ -88,6 +89,10 @@ pub struct SharedLane {
     output: usize,
     account: Arc<OutputAccount>,
     lane: Mutex<Lane<Vec<Part>>>,
+    /// Slots committed so far: whoever saves positions sees from it that some have moved.
+    commits: AtomicU64,
+    /// Source bytes that the reader has taken and not yet put into a slot.
+    reading: AtomicU64,
 }
 
 /// The right to settle one slot. Dropped unused, the slot stays open and its lines are read again after a restart.
@@ -102,7 +107,13 @@ pub struct Receipt {
 impl SharedLane {
     /// A lane of the output with this index.
     pub fn new(output: usize, account: Arc<OutputAccount>) -> Arc<Self> {
-        Arc::new(SharedLane { output, account, lane: Mutex::default() })
+        Arc::new(SharedLane {
+            output,
+            account,
+            lane: Mutex::default(),
+            commits: AtomicU64::new(0),
+            reading: AtomicU64::new(0),
+        })
     }
 
     /// Reserves the next slot.
@@ -116,8 +127,23 @@ impl SharedLane {
         self.lane.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Source bytes in slots that are not yet settled or wait for one before them.
-    pub fn open_bytes(&self) -> u64 {
+    /// Slots committed so far.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
+    }
+
+    /// The reader holds so many source bytes in its open chunk and in open records.
+    pub fn set_reading(&self, bytes: u64) {
+        self.reading.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Source bytes that are read and not settled: in slots, in the open chunk, in open records.
+    pub fn bytes_in_flight(&self) -> u64 {
+        self.open_bytes() + self.reading.load(Ordering::Relaxed)
+    }
+
+    /// Source bytes in slots that are not yet settled.
+    fn open_bytes(&self) -> u64 {
         let lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner);
         let unsettled = lane.slots.iter().filter(|slot| !slot.settled);
         unsettled.flat_map(|slot| &slot.payload).map(|part| part.bytes).sum()
@@ -130,7 +156,7 @@ impl Receipt {
     /// Counts the chunk's records as delivered, those at the indices `rejected` (ascending) as dropped, and commits
     /// what is now acknowledged without a gap.
     pub fn settle(self, marks: &[RecordMark], rejected: &[usize]) {
-        let SharedLane { output, account, lane } = &*self.lane;
+        let SharedLane { output, account, lane, commits, .. } = &*self.lane;
         let mut lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parts) = lane.get(self.number) {
             settle_parts(parts, marks, rejected, account);
@@ -139,6 +165,7 @@ impl Receipt {
             for part in parts {
                 part.generation.commit(*output, part.watermark);
             }
+            commits.fetch_add(1, Ordering::Release);
         });
     }
 }
@@ -156,7 +183,7 @@ fn settle_parts(parts: &[Part], marks: &[RecordMark], rejected: &[usize], accoun
         let namespace = part.generation.namespace_account();
         account.deliver(namespace, u64::from(part.records) - refused_records, part.bytes - refused_bytes);
         if refused_records > 0 {
-            account.drop(namespace, DropReason::Rejected, refused_records, refused_bytes);
+            account.give_up(namespace, DropReason::Rejected, refused_records, refused_bytes);
         }
     }
 }

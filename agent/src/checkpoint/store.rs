@@ -168,7 +168,7 @@ impl Saved {
     pub fn take(&mut self, generation: &Generation) -> Option<SavedGeneration> {
         let path = generation.container();
         let identity = generation.identity()?.to_string();
-        self.generations.remove(&(path.uid.clone(), path.container.clone(), generation.name().restart, identity))
+        self.generations.remove(&(path.uid.clone(), path.container.clone(), generation.restart, identity))
     }
 
     /// Takes everything that no generation has claimed.
@@ -230,7 +230,7 @@ pub fn render<'a>(
                 pod: path.pod.clone(),
                 uid: path.uid.clone(),
                 container: path.container.clone(),
-                restart: generation.name().restart,
+                restart: generation.restart,
                 first_line: identity.to_string(),
                 size: generation.size(),
                 outputs: positions,

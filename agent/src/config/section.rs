@@ -183,7 +183,7 @@ impl Section {
     pub fn finish(self, mistakes: &mut Mistakes) {
         for key in self.entries.keys() {
             let name = scalar(key).unwrap_or_else(|| describe(key).to_owned());
-            let nearest = sidelight_contract::nearest(&name, self.known.iter().copied());
+            let nearest = sidelight_contract::nearest::misspelled(&name, self.known.iter().copied());
             let hint = match nearest {
                 Some(nearest) => format!("unknown key; did you mean `{nearest}`?"),
                 None => format!("unknown key; known here: {}", self.known.join(", ")),

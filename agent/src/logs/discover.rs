@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::account::Accounts;
+use crate::checkpoint::account::{Accounts, DropReason};
 use crate::checkpoint::store::Saved;
 use crate::cluster::Store;
 use crate::config::{Config, MetadataSource, ReadFrom};
@@ -129,15 +129,17 @@ impl Discovery {
 // === impl Tree ===
 
 impl Tree {
-    /// Takes over containers whose files are open already.
+    /// Takes over the files of the run before a reload, open as they are; the outputs may be others now.
     fn adopt(&mut self, containers: Vec<Arc<Container>>) {
-        for container in containers {
-            let Some(pod) = container.directory.parent().and_then(Path::file_name) else { continue };
-            let Some(name) = container.directory.file_name() else { continue };
-            let known = Known { container: container.clone(), seen: Instant::now(), waited: false };
-            self.pods.entry(pod.to_owned()).or_default().insert(name.to_owned(), known);
-            self.discovery.inventory.add(container.clone());
-            self.discovery.inventory.changed(&container);
+        for old in containers {
+            let Some(pod) = old.directory.parent().and_then(Path::file_name).map(OsString::from) else { continue };
+            let Some(name) = old.directory.file_name().map(OsString::from) else { continue };
+            let Some(container) = self.register(&pod, &name, old.directory.clone()) else { continue };
+            for generation in old.generations() {
+                let generation = generation.for_outputs(self.discovery.config.logs.outputs.len());
+                self.set_start(&generation);
+                container.update(|generations| generations.push(Arc::new(generation)));
+            }
         }
     }
 
@@ -244,20 +246,25 @@ impl Tree {
     }
 
     fn add_container(&mut self, pod: &OsString, name: &OsString, directory: PathBuf) {
-        let (Some(pod_text), Some(name_text)) = (pod.to_str(), name.to_str()) else { return };
-        let Some(path) = ContainerPath::parse(pod_text, name_text) else {
+        if self.register(pod, name, directory).is_some() {
+            self.scan_container(pod, name);
+        }
+    }
+
+    fn register(&mut self, pod: &OsString, name: &OsString, directory: PathBuf) -> Option<Arc<Container>> {
+        let Some(path) = ContainerPath::parse(pod.to_str()?, name.to_str()?) else {
             tracing::debug!(directory = %directory.display(), "not the log directory of a container");
-            return;
+            return None;
         };
         let discovery = &self.discovery;
         let metadata = discovery.metadata(&path, false);
         let settings = Settings::resolve(&discovery.config, &path, &metadata, discovery.own_pod.as_deref());
         let account = discovery.accounts.namespace(&path.namespace);
-        let container = Arc::new(Container::new(Arc::new(path), directory.clone(), account, settings));
+        let container = Arc::new(Container::new(Arc::new(path), directory, account, settings));
         discovery.inventory.add(container.clone());
-        let known = Known { container, seen: Instant::now(), waited: false };
+        let known = Known { container: container.clone(), seen: Instant::now(), waited: false };
         self.pods.entry(pod.clone()).or_default().insert(name.clone(), known);
-        self.scan_container(pod, name);
+        Some(container)
     }
 
     fn scan_container(&mut self, pod: &OsString, name: &OsString) {
@@ -390,7 +397,7 @@ impl Tree {
                     "a log file was deleted while no agent ran; its unread end is lost");
                 let account = self.discovery.accounts.output(&output.name);
                 account.read(bytes);
-                account.drop(&self.discovery.accounts.namespace(&lost.namespace), crate::checkpoint::account::DropReason::LostUnlinked, 0, bytes);
+                account.give_up(&self.discovery.accounts.namespace(&lost.namespace), DropReason::LostUnlinked, 0, bytes);
             }
         }
     }
@@ -498,7 +505,7 @@ fn same_file(generations: &[Arc<Generation>], opened: &Generation) -> Option<usi
         let same_inode = generation.inode == opened.inode && generation.source().is_some();
         let same_content = opened.identity().is_some()
             && generation.identity() == opened.identity()
-            && generation.name().restart == opened.name().restart;
+            && generation.restart == opened.restart;
         same_inode || (same_content && opened.name().gzip)
     })
 }

@@ -28,6 +28,8 @@ pub struct Generation {
     namespace_account: NamespaceAccount,
     /// Device and inode of the file when it was opened.
     pub inode: (u64, u64),
+    /// Restart count of the container.
+    pub restart: u32,
     name: Mutex<LogName>,
     path: Mutex<PathBuf>,
     identity: OnceLock<Identity>,
@@ -137,6 +139,7 @@ impl Generation {
             container: opened.container,
             namespace_account: opened.namespace_account,
             inode: opened.inode,
+            restart: opened.name.restart,
             name: Mutex::new(opened.name),
             path: Mutex::new(opened.path),
             identity: OnceLock::new(),
@@ -152,8 +155,7 @@ impl Generation {
 
     /// What its checkpoint has that this run does not know.
     pub fn unknown(&self) -> &Unknown {
-        static NOTHING: Unknown = (serde_json::Map::new(), BTreeMap::new());
-        self.unknown.get().unwrap_or(&NOTHING)
+        self.unknown.get_or_init(Unknown::default)
     }
 
     /// Keeps what its checkpoint has that this run does not know.

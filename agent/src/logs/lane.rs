@@ -114,7 +114,7 @@ impl Lane {
 
     /// Counts what is given up of the file.
     pub fn drop_bytes(&self, generation: &Generation, reason: DropReason, records: u64, bytes: u64) {
-        self.account.drop(generation.namespace_account(), reason, records, bytes);
+        self.account.give_up(generation.namespace_account(), reason, records, bytes);
     }
 
     /// Takes back what was encoded behind the last whole record.
@@ -138,7 +138,8 @@ impl Lane {
             return;
         }
         let Some((permit, mut credit)) = self.room.take() else { return };
-        let marks = std::mem::replace(&mut self.marks, Vec::with_capacity(self.marks.len()));
+        let count = self.marks.len();
+        let marks = std::mem::replace(&mut self.marks, Vec::with_capacity(count));
         let (entries, compression) = self.compressor.compress(&mut self.buffer);
         credit.shrink(entries.capacity().min(self.chunk_bytes));
         permit.send(Chunk::new(self.tag.clone(), entries, compression, marks, receipt, credit));

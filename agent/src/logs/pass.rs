@@ -14,7 +14,8 @@ use crate::logs::generation::Generation;
 use crate::logs::join::{Assembled, Extent, MAX_GROUP_LINES, OpenRecord, Window};
 use crate::logs::lane::{Blocked, Lane};
 use crate::logs::metrics::LogMetrics;
-use crate::logs::record::{Encoder, Record};
+use crate::logs::encode::Format;
+use crate::logs::record::{Record, RecordEncoder};
 use crate::logs::settings::Settings;
 use crate::logs::source::Source;
 use crate::logs::split::{Line, Splitter, Stream, Time};
@@ -48,6 +49,8 @@ pub struct Cursor {
     current: Option<Arc<Generation>>,
     /// Lines that begin before this offset of `current` are sent raw: one of them made the pass panic.
     raw_before: u64,
+    /// Bytes that were counted as read and are read once more.
+    again: u64,
     /// What the encoder keeps for this container.
     pub record: crate::logs::record::Kept,
 }
@@ -61,7 +64,7 @@ pub struct Buffers {
 }
 
 /// One pass.
-pub struct Pass<'a, E> {
+pub struct Pass<'a, F> {
     /// The container.
     pub container: &'a Container,
     /// Its settings.
@@ -71,7 +74,7 @@ pub struct Pass<'a, E> {
     /// Where records go.
     pub lane: &'a mut Lane,
     /// How they are encoded.
-    pub encoder: &'a mut E,
+    pub encoder: &'a mut RecordEncoder<F>,
     /// Counters.
     pub metrics: &'a LogMetrics,
     /// The longest record, in bytes of content.
@@ -120,10 +123,19 @@ impl Cursor {
         if read < self.raw_before {
             return false;
         }
+        let from = self.watermark(&generation, read);
         self.raw_before = read + 1;
-        generation.set_read(output, self.watermark(&generation, read));
+        self.again += read - from;
+        generation.set_read(output, from);
         self.open = [None, None];
         true
+    }
+
+    /// Of `bytes` that were read, those that were not counted before.
+    pub fn count_fresh(&mut self, bytes: u64) -> u64 {
+        let again = bytes.min(self.again);
+        self.again -= again;
+        bytes - again
     }
 
     /// The file that the last pass was in.
@@ -134,7 +146,7 @@ impl Cursor {
 
 // === impl Pass ===
 
-impl<E: Encoder> Pass<'_, E> {
+impl<F: Format> Pass<'_, F> {
     /// Reads on, at most about one window.
     pub fn run(&mut self, generations: &[Arc<Generation>], buffers: &mut Buffers) -> Outcome {
         let mut left = READ_WINDOW;
@@ -437,7 +449,7 @@ impl<E: Encoder> Pass<'_, E> {
     ) -> Result<(), Blocked> {
         let generation = &generations[index];
         let newer = generations.get(index + 1);
-        let restarted = newer.is_some_and(|newer| newer.name().restart > generation.name().restart);
+        let restarted = newer.is_some_and(|newer| newer.restart > generation.restart);
         let ended = restarted || (newer.is_none() && self.container.is_gone());
         for stream in [Stream::Stdout, Stream::Stderr] {
             let Some(open) = &self.cursor.open[stream as usize] else { continue };

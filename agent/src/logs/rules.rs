@@ -54,7 +54,7 @@ impl DropRule {
 impl Serialize for DropRule {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("namespaces", self.namespaces.as_ref())?;
+        map.serialize_entry("namespaces", &self.namespaces.rules())?;
         map.serialize_entry("labels", &self.labels.to_string())?;
         map.serialize_entry("level", &self.level.map(Level::name))?;
         map.serialize_entry("matches", &self.matches.as_ref().map(Regex::as_str))?;

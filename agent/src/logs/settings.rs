@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use regex::bytes::Regex;
-use sidelight_contract::annotations::{self, LogAnnotations, Multiline, Parse};
+use sidelight_contract::annotations::{self, LogAnnotations, Multiline, Parse, Redaction};
 
 use crate::cluster::Pod;
 use crate::config::{Config, OutputKind, Select};
 use crate::logs::layout::ContainerPath;
 use crate::logs::multiline::Recognizer;
-use crate::logs::redact::Redactor;
+use crate::logs::redact::{BUILTIN, Redactor};
 use crate::logs::rules::DropRule;
 use crate::logs::split::Stream;
 use crate::logs::tag::TagTemplate;
@@ -97,18 +97,21 @@ impl Settings {
         let pairs: Vec<(&str, &str)> = pod.map_or_else(Vec::new, |pod| {
             pod.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
         });
-        let own = annotations::log_annotations(pairs.iter().copied(), &path.container, &config.annotations.allow);
-        let mut problems: Vec<String> = annotations::problems(pairs.iter().copied(), &config.annotations.allow)
+        let (allow, builtin) = (&config.annotations.allow, BUILTIN.map(|(name, _)| name));
+        let own = annotations::log_annotations(pairs.iter().copied(), &path.container, allow, &builtin);
+        let containers: Vec<&str> =
+            pod.iter().flat_map(|pod| &pod.containers).map(|container| container.name.as_str()).collect();
+        let mut problems: Vec<String> = annotations::problems(pairs.iter().copied(), &containers, allow, &builtin)
             .into_iter()
             .map(|problem| format!("{}: {}", problem.key, problem.message))
             .collect();
         let excluded = excluded(config, path, pod, &pairs, mandatory);
         let mut redactors = Vec::new();
         let mut collect = collect(config, path, metadata, &own, excluded, mandatory, own_pod);
-        for patterns in [&config.logs.redact, &own.redact] {
-            match Redactor::compile(patterns) {
-                Ok(redactor) if !patterns.is_empty() => redactors.push(redactor),
-                Ok(_) => {}
+        for patterns in [Ok(config.logs.redact.clone()), own_redactions(&own)] {
+            match patterns.and_then(|patterns| Redactor::compile(&patterns).map(|redactor| (patterns, redactor))) {
+                Ok((patterns, _)) if patterns.is_empty() => {}
+                Ok((_, redactor)) => redactors.push(redactor),
                 Err(error) => {
                     problems.push(format!("logs.redact: {error}"));
                     collect = Takes::Wait(format!("held until its logs.redact annotation is right: {error}"));
@@ -141,6 +144,15 @@ impl Settings {
     pub fn excludes(&self, stream: Stream) -> bool {
         self.excluded[stream as usize]
     }
+}
+
+/// The patterns that a pod wants taken out, or why that cannot be done.
+fn own_redactions(own: &LogAnnotations) -> Result<Vec<String>, String> {
+    let pattern = |redaction: &Redaction| match redaction {
+        Redaction::Builtin(pattern) | Redaction::Regex(pattern) => Ok(pattern.clone()),
+        Redaction::Unusable(reason) => Err(reason.clone()),
+    };
+    own.redact.iter().map(pattern).collect()
 }
 
 /// A pod may only lower the operator's rate.

@@ -29,6 +29,11 @@ impl Allow {
         Ok(Allow(GlobList::new(rules)))
     }
 
+    /// The rules as they were written.
+    pub fn rules(&self) -> Vec<String> {
+        self.0.rules()
+    }
+
     /// Whether pods may use `key`, given without prefix; a suffix makes no difference. Unknown keys are not permitted, what the injector
     /// writes always is.
     pub fn permits(&self, key: &str) -> bool {

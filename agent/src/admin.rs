@@ -1,0 +1,197 @@
+//! What the agent tells about itself: probes and metrics for the network, status for who is on the node.
+
+mod explain;
+mod gauges;
+mod page;
+mod status;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context;
+use prometheus::Registry;
+use sidelight_runtime::admin::{Handle, Request, Response, Server, StatusCode};
+use sidelight_runtime::process;
+use sidelight_runtime::progress::Heartbeats;
+
+use crate::admin::gauges::Gauges;
+use crate::checkpoint::ledger::SharedLane;
+use crate::cluster::Store;
+use crate::config::{self, Config};
+use crate::delivery::memory::Share;
+use crate::delivery::status::OutputStatus;
+use crate::logs::container::Inventory;
+
+/// `/livez` fails when a thread with work to do has made no step for so long.
+const STALL: Duration = Duration::from_secs(30);
+
+/// One output as the admin server sees it.
+pub struct OutputView {
+    /// Its name.
+    pub name: String,
+    /// `forward` or `stdout`.
+    pub kind: &'static str,
+    /// Up or not, counters, the newest error.
+    pub status: Arc<OutputStatus>,
+    /// Its memory.
+    pub share: Arc<Share>,
+    /// Its lanes, one for each reader.
+    pub lanes: Vec<Arc<SharedLane>>,
+}
+
+/// A running pipeline as the admin server sees it.
+pub struct View {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The containers.
+    pub inventory: Arc<Inventory>,
+    /// What Kubernetes says.
+    pub pods: Store,
+    /// The outputs by index.
+    pub outputs: Vec<OutputView>,
+}
+
+/// Whether the agent is alive and ready, and what it is doing: latest values.
+pub struct Health {
+    view: Mutex<Option<Arc<View>>>,
+    waiting: Mutex<Option<String>>,
+    stopping: std::sync::atomic::AtomicBool,
+    heartbeats: Heartbeats,
+    gauges: Gauges,
+}
+
+/// The two listeners, on threads of their own: they answer when everything else is busy.
+pub struct Admin {
+    _network: Handle,
+    _api: Handle,
+}
+
+// === impl Health ===
+
+impl Health {
+    /// Alive, not ready.
+    ///
+    /// # Errors
+    /// When a metric's name is taken.
+    pub fn new(registry: &Registry) -> anyhow::Result<Arc<Self>> {
+        Ok(Arc::new(Health {
+            view: Mutex::default(),
+            waiting: Mutex::default(),
+            stopping: Default::default(),
+            heartbeats: Heartbeats::new(),
+            gauges: Gauges::register(registry)?,
+        }))
+    }
+
+    /// Where threads say that they are alive.
+    pub fn heartbeats(&self) -> &Heartbeats {
+        &self.heartbeats
+    }
+
+    /// The first listing is done: this is what runs now.
+    pub fn set_view(&self, view: Arc<View>) {
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view);
+    }
+
+    /// What runs now.
+    pub fn view(&self) -> Option<Arc<View>> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The agent waits for something before it can start.
+    pub fn set_waiting(&self, reason: Option<String>) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// The agent is on its way out.
+    pub fn set_stopping(&self) {
+        self.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Whether the last reload took the new config.
+    pub fn set_reloaded(&self, successful: bool) {
+        self.gauges.set_reloaded(successful);
+    }
+
+    /// Bytes of an output that are in no counter.
+    pub fn set_unaccounted(&self, output: &str, bytes: u64) {
+        self.gauges.set_unaccounted(output, bytes);
+    }
+
+    fn livez(&self) -> Response {
+        match self.heartbeats.stalled(STALL) {
+            None => Response::text("ok\n"),
+            Some(name) => unavailable(&format!("{name} has made no step for {} s\n", STALL.as_secs())),
+        }
+    }
+
+    fn readyz(&self) -> Response {
+        if self.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+            return unavailable("stopping\n");
+        }
+        if let Some(reason) = &*self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+            return unavailable(&format!("{reason}\n"));
+        }
+        if self.view().is_some() { Response::text("ok\n") } else { unavailable("the first listing of the logs is not done\n") }
+    }
+}
+
+// === impl Admin ===
+
+impl Admin {
+    /// Binds both listeners and answers.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub fn start(config: &config::Admin, registry: &Registry, health: Arc<Health>) -> anyhow::Result<Self> {
+        let bind = |key: &str, address: &str| {
+            Server::bind(address).with_context(|| format!("cannot listen on {address} (admin.{key}): is another agent running? choose a free port"))
+        };
+        let (network, api) = (bind("listen", &config.listen)?, bind("api", &config.api)?);
+        tracing::info!(listen = %network.local_addr()?, api = %api.local_addr()?, "admin servers are up");
+        let (registry, for_network) = (registry.clone(), health.clone());
+        let network = network.spawn("admin", Arc::new(move |request| answer_network(request, &registry, &for_network)))?;
+        let api = api.spawn("admin-api", Arc::new(move |request| answer_api(request, &health)))?;
+        Ok(Admin { _network: network, _api: api })
+    }
+}
+
+fn answer_network(request: &Request, registry: &Registry, health: &Health) -> Response {
+    match request.path.as_str() {
+        "/metrics" => {
+            if let Some(view) = health.view() {
+                health.gauges.update(&view);
+            }
+            Response::new(process::CONTENT_TYPE, process::encode(registry))
+        }
+        "/livez" => health.livez(),
+        "/readyz" => health.readyz(),
+        _ => Response::not_found(),
+    }
+}
+
+fn answer_api(request: &Request, health: &Health) -> Response {
+    let Some(view) = health.view() else { return unavailable("the agent is starting\n") };
+    match request.path.as_str() {
+        "/" => Response::html(page::render(&view)),
+        "/api/v1/files" => json(&status::files(&view)),
+        "/api/v1/outputs" => json(&status::outputs(&view)),
+        "/api/v1/config" => json(&*view.config),
+        "/api/v1/explain" => match request.param("pod").and_then(|pod| pod.split_once('/')) {
+            Some((namespace, name)) => json(&explain::explain(&view, namespace, name)),
+            None => Response::text("say which: ?pod=NAMESPACE/NAME\n").with_status(StatusCode::BAD_REQUEST),
+        },
+        _ => Response::not_found(),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => Response::json(body),
+        Err(error) => Response::text(format!("{error}\n")).with_status(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+fn unavailable(text: &str) -> Response {
+    Response::text(text.to_owned()).with_status(StatusCode::SERVICE_UNAVAILABLE)
+}

@@ -1,0 +1,148 @@
+//! Gauges that are worked out when somebody asks for them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::admin::View;
+use crate::admin::status;
+use crate::logs::container::Container;
+
+/// The gauges.
+pub(super) struct Gauges {
+    in_flight: IntGaugeVec,
+    unaccounted: IntGaugeVec,
+    lag: IntGaugeVec,
+    oldest_unread: GaugeVec,
+    retention_left: Gauge,
+    files: IntGaugeVec,
+    output_up: IntGaugeVec,
+    reload_successful: IntGauge,
+    memory_budget: IntGauge,
+    memory_used: IntGauge,
+    written: Mutex<HashMap<String, Written>>,
+}
+
+/// How much a container had written when last looked at, and how fast it writes.
+struct Written {
+    bytes: u64,
+    at: Instant,
+    rate: f64,
+}
+
+// === impl Gauges ===
+
+impl Gauges {
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let vec = |name: &str, help: &str, label: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let vec = IntGaugeVec::new(Opts::new(format!("sidelight_{name}"), help), &[label])?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok(vec)
+        };
+        let int = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(format!("sidelight_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let oldest_unread = GaugeVec::new(
+            Opts::new("sidelight_log_oldest_unread_seconds", "Age of the newest record that an output has read in the file where it is furthest behind; 0: nothing is unread."),
+            &["output"],
+        )?;
+        registry.register(Box::new(oldest_unread.clone()))?;
+        let retention_left = Gauge::new(
+            "sidelight_log_retention_left_seconds",
+            "Until the kubelet deletes the first unread byte, at the present rates; +Inf while nothing is unread.",
+        )?;
+        registry.register(Box::new(retention_left.clone()))?;
+        let build = vec("build_info", "Always 1; the version.", "version")?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let reload_successful = int("config_last_reload_successful", "Whether the last reload took the new config.")?;
+        reload_successful.set(1);
+        Ok(Gauges {
+            in_flight: vec("log_source_bytes_in_flight", "Bytes of log files that are read, neither delivered nor dropped.", "output")?,
+            unaccounted: vec("log_source_bytes_unaccounted", "Bytes that are in no counter: always 0, else a defect.", "output")?,
+            lag: vec("log_lag_bytes", "Bytes of log files that the receiver has not acknowledged.", "output")?,
+            oldest_unread,
+            retention_left,
+            files: vec("log_files", "Generations of log files by state: open, deleted (held open), closed.", "state")?,
+            output_up: vec("output_up", "Whether a receiver of the output takes chunks.", "output")?,
+            reload_successful,
+            memory_budget: int("memory_budget_bytes", "memory_budget of the config.")?,
+            memory_used: int("memory_used_bytes", "Payload in memory, of all outputs.")?,
+            written: Mutex::default(),
+        })
+    }
+
+    pub(super) fn set_reloaded(&self, successful: bool) {
+        self.reload_successful.set(i64::from(successful));
+    }
+
+    pub(super) fn set_unaccounted(&self, output: &str, bytes: u64) {
+        self.unaccounted.with_label_values(&[output]).set(int(bytes));
+    }
+
+    pub(super) fn update(&self, view: &View) {
+        let containers = view.inventory.containers();
+        self.memory_budget.set(int(view.config.memory_budget));
+        self.memory_used.set(int(view.outputs.iter().map(|output| output.share.used() as u64).sum()));
+        for (output, lag) in view.outputs.iter().zip(status::lags(view)) {
+            let label = [output.name.as_str()];
+            self.lag.with_label_values(&label).set(int(lag));
+            self.in_flight.with_label_values(&label).set(int(output.status.account().bytes_in_flight()));
+            self.output_up.with_label_values(&label).set(i64::from(output.status.is_up()));
+        }
+        for (index, output) in view.outputs.iter().enumerate() {
+            let oldest = containers.iter().filter_map(|container| oldest_unread(container, index)).fold(0.0, f64::max);
+            self.oldest_unread.with_label_values(&[&output.name]).set(oldest);
+        }
+        for state in ["open", "deleted", "closed"] {
+            let count = containers.iter().flat_map(|container| container.generations());
+            let count = count.filter(|generation| status::state(generation) == state).count();
+            self.files.with_label_values(&[state]).set(int(count as u64));
+        }
+        self.retention_left.set(self.retention_left(view, &containers));
+    }
+
+    /// The kubelet keeps `max_files` times `max_size` bytes of a container; what is unread of them is `lag`, and the
+    /// rest is written over at the rate of the last interval between two looks.
+    fn retention_left(&self, view: &View, containers: &[std::sync::Arc<Container>]) -> f64 {
+        let kept = (view.config.logs.kubelet.max_size * view.config.logs.kubelet.max_files) as f64;
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let mut seen = HashMap::new();
+        let mut left = f64::INFINITY;
+        for container in containers {
+            let generations = container.generations();
+            let bytes: u64 = generations.iter().map(|generation| generation.size()).sum();
+            let lag: u64 = generations.iter().map(|generation| generation.backlog()).sum();
+            let key = container.directory.display().to_string();
+            let before = written.remove(&key);
+            let rate = match &before {
+                Some(before) if now > before.at && bytes >= before.bytes => {
+                    (bytes - before.bytes) as f64 / now.duration_since(before.at).as_secs_f64()
+                }
+                Some(before) => before.rate,
+                None => 0.0,
+            };
+            if lag > 0 && rate > 0.0 {
+                left = left.min(((kept - lag as f64) / rate).max(0.0));
+            }
+            seen.insert(key, Written { bytes, at: now, rate });
+        }
+        *written = seen;
+        left
+    }
+}
+
+/// Age in seconds of the newest record that an output has read of a container that it is behind in.
+fn oldest_unread(container: &Container, output: usize) -> Option<f64> {
+    let generation = container.generations().into_iter().find(|generation| generation.lag(output) > 0)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
+    Some((now - generation.last_record(output)? as f64).max(0.0))
+}
+
+fn int(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

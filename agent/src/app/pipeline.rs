@@ -1,0 +1,271 @@
+//! One run of discovery, readers and deliveries with one configuration.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::admin::{Health, OutputView, View};
+use crate::app::Parts;
+use crate::checkpoint::store::Saved;
+use crate::config::{Config, Output, OutputKind};
+use crate::delivery::chunk::{Chunk, Compression};
+use crate::delivery::memory::Share;
+use crate::delivery::status::OutputStatus;
+use crate::delivery::{forward, stdout};
+use crate::logs::container::{Container, Inventory};
+use crate::logs::discover::Discovery;
+use crate::logs::generation::Generation;
+use crate::logs::lane::Lane;
+use crate::logs::reader::{Order, Reader};
+use crate::logs::record::NamespaceLimits;
+use crate::wake::Wake;
+
+/// Chunks that wait for a delivery of one output, at most; the memory share is reached long before, unless chunks are
+/// tiny.
+const WAITING_CHUNKS: usize = 256;
+
+/// A running pipeline.
+pub struct Pipeline {
+    view: Arc<View>,
+    output_names: Vec<String>,
+    order: Arc<Order>,
+    readers: Vec<JoinHandle<std::io::Result<()>>>,
+    stop_discovery: Arc<AtomicBool>,
+    discovery_wake: Arc<Wake>,
+    discovery: Option<JoinHandle<std::io::Result<()>>>,
+    deliveries: JoinSet<()>,
+    stop_deliveries: watch::Sender<Option<Instant>>,
+    commits: u64,
+    unaccounted: HashMap<usize, (u64, u64)>,
+}
+
+/// What is left of a pipeline: the files, still open, and how far they were acknowledged.
+pub struct Ended {
+    /// The containers.
+    pub containers: Vec<Arc<Container>>,
+    /// The outputs by index.
+    pub outputs: Vec<String>,
+}
+
+// === impl Ended ===
+
+impl Ended {
+    /// All generations.
+    pub fn generations(&self) -> Vec<Arc<Generation>> {
+        self.containers.iter().flat_map(|container| container.generations()).collect()
+    }
+}
+
+// === impl Pipeline ===
+
+impl Pipeline {
+    /// Starts everything, last stage first.
+    ///
+    /// # Errors
+    /// When the system has no thread or descriptor left.
+    pub fn start(config: Arc<Config>, parts: &Parts, saved: Saved, containers: Vec<Arc<Container>>) -> anyhow::Result<Self> {
+        let wakes = (0..config.workers).map(|_| Wake::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let (stop_deliveries, stopped) = watch::channel(None);
+        let mut deliveries = JoinSet::new();
+        let mut lanes: Vec<Vec<Lane>> = (0..config.workers).map(|_| Vec::new()).collect();
+        let mut outputs = Vec::new();
+        for (index, output) in config.logs.outputs.iter().enumerate() {
+            let account = parts.accounts.output(&output.name);
+            let share = Share::new(usize::try_from(config.share()).unwrap_or(usize::MAX), wakes.clone());
+            let (chunks, receiver) = mpsc::channel(WAITING_CHUNKS);
+            for lanes in &mut lanes {
+                lanes.push(Lane::new(index, output.chunk_bytes(), compression(output), chunks.clone(), share.clone(), account.clone()));
+            }
+            let status = OutputStatus::new(account);
+            start_delivery(output, &config, receiver, status.clone(), stopped.clone(), &mut deliveries);
+            outputs.push(OutputView {
+                name: output.name.clone(),
+                kind: output.kind_name(),
+                status,
+                share,
+                lanes: lanes.iter().filter_map(|lanes| lanes.last()).map(|lane| lane.ledger().clone()).collect(),
+            });
+        }
+        let inventory = Arc::new(Inventory::new(wakes));
+        let order = Arc::new(Order::default());
+        let readers = start_readers(&config, parts, &inventory, &order, lanes)?;
+        let view = Arc::new(View { config: config.clone(), inventory: inventory.clone(), pods: parts.pods.clone(), outputs });
+        let discovery_wake = Arc::new(Wake::new()?);
+        parts.pods.subscribe(discovery_wake.clone());
+        let stop_discovery = Arc::new(AtomicBool::new(false));
+        let discovery = Discovery {
+            config: config.clone(),
+            inventory,
+            pods: parts.pods.clone(),
+            saved,
+            accounts: parts.accounts.clone(),
+            metrics: parts.metrics.clone(),
+            wake: discovery_wake.clone(),
+            stop: stop_discovery.clone(),
+            own_pod: std::env::var("POD_UID").or_else(|_| std::env::var("POD_NAME")).ok(),
+        };
+        let (health, seen) = (parts.health.clone(), view.clone());
+        let discovery = std::thread::Builder::new()
+            .name("discovery".to_owned())
+            .spawn(move || discovery.run(containers, move || health.set_view(seen)))
+            .context("cannot start the discovery thread")?;
+        Ok(Pipeline {
+            output_names: config.logs.outputs.iter().map(|output| output.name.clone()).collect(),
+            view,
+            order,
+            readers,
+            stop_discovery,
+            discovery_wake,
+            discovery: Some(discovery),
+            deliveries,
+            stop_deliveries,
+            commits: 0,
+            unaccounted: HashMap::new(),
+        })
+    }
+
+    /// The outputs by index.
+    pub fn output_names(&self) -> &[String] {
+        &self.output_names
+    }
+
+    /// All generations.
+    pub fn generations(&self) -> Vec<Arc<Generation>> {
+        self.view.inventory.containers().iter().flat_map(|container| container.generations()).collect()
+    }
+
+    /// Whether a position was committed since the last call.
+    pub fn has_moved(&mut self) -> bool {
+        let commits = self.view.outputs.iter().flat_map(|output| &output.lanes).map(|lane| lane.commits()).sum();
+        std::mem::replace(&mut self.commits, commits) != commits
+    }
+
+    /// Checks that every byte read is in one counter. Counters move while they are read: only a difference that stays
+    /// the same while nothing moves is one.
+    pub fn check(&mut self, health: &Health) {
+        for (index, output) in self.view.outputs.iter().enumerate() {
+            let account = output.status.account();
+            let counted = account.bytes_in_flight();
+            let known: u64 = output.lanes.iter().map(|lane| lane.bytes_in_flight()).sum();
+            let state = (account.bytes_read(), counted.abs_diff(known));
+            let same = self.unaccounted.insert(index, state) == Some(state);
+            health.set_unaccounted(&output.name, if same { state.1 } else { 0 });
+        }
+    }
+
+    /// Reads on to where the files end now, waits for acknowledgements until the deadline, and ends.
+    pub async fn finish(mut self, deadline: Instant) -> Ended {
+        self.end_discovery().await;
+        self.order.finish();
+        self.end_readers(deadline).await;
+        self.end_deliveries(deadline).await
+    }
+
+    /// Ends at once, but for the acknowledgements of what was sent.
+    pub async fn hand_over(mut self, deadline: Instant) -> Ended {
+        self.end_discovery().await;
+        self.order.stop();
+        self.end_readers(deadline).await;
+        self.end_deliveries(deadline).await
+    }
+
+    async fn end_discovery(&mut self) {
+        self.stop_discovery.store(true, Ordering::Relaxed);
+        self.discovery_wake.wake();
+        if let Some(discovery) = self.discovery.take() {
+            joined(discovery, "discovery").await;
+        }
+    }
+
+    async fn end_readers(&mut self, deadline: Instant) {
+        for index in 0..self.readers.len() {
+            self.view.inventory.wake(index).wake();
+        }
+        while self.readers.iter().any(|reader| !reader.is_finished()) {
+            if Instant::now() >= deadline {
+                self.order.stop();
+                (0..self.readers.len()).for_each(|index| self.view.inventory.wake(index).wake());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for reader in std::mem::take(&mut self.readers) {
+            joined(reader, "reader").await;
+        }
+    }
+
+    /// The readers have dropped their ends of the channels: a delivery ends when all is acknowledged.
+    async fn end_deliveries(mut self, deadline: Instant) -> Ended {
+        let _ = self.stop_deliveries.send(Some(deadline));
+        let all = async { while self.deliveries.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(deadline + Duration::from_millis(500), all).await.is_err() {
+            tracing::warn!("not everything was acknowledged in time; it is sent again after the start");
+        }
+        Ended { containers: self.view.inventory.containers(), outputs: self.output_names }
+    }
+}
+
+fn compression(output: &Output) -> Compression {
+    match &output.kind {
+        OutputKind::Forward(forward) => forward.compress,
+        OutputKind::Stdout(_) => Compression::None,
+    }
+}
+
+fn start_readers(
+    config: &Arc<Config>,
+    parts: &Parts,
+    inventory: &Arc<Inventory>,
+    order: &Arc<Order>,
+    lanes: Vec<Vec<Lane>>,
+) -> anyhow::Result<Vec<JoinHandle<std::io::Result<()>>>> {
+    let namespaces = NamespaceLimits::default();
+    let spawn = |(index, lanes)| {
+        let reader = Reader {
+            index,
+            config: config.clone(),
+            inventory: inventory.clone(),
+            order: order.clone(),
+            lanes,
+            namespaces: namespaces.clone(),
+            metrics: parts.metrics.clone(),
+            heartbeat: parts.health.heartbeats().register(&format!("reader-{index}")),
+        };
+        std::thread::Builder::new().name(format!("reader-{index}")).spawn(move || reader.run()).context("cannot start a reader thread")
+    };
+    lanes.into_iter().enumerate().map(spawn).collect()
+}
+
+fn start_delivery(
+    output: &Output,
+    config: &Config,
+    chunks: mpsc::Receiver<Chunk>,
+    status: Arc<OutputStatus>,
+    stop: watch::Receiver<Option<Instant>>,
+    deliveries: &mut JoinSet<()>,
+) {
+    match &output.kind {
+        OutputKind::Forward(forward) => {
+            let config = forward::Config::new(&output.name, &config.node, forward);
+            deliveries.spawn(forward::run(config, chunks, status, stop));
+        }
+        OutputKind::Stdout(_) => {
+            deliveries.spawn(stdout::run(chunks, status, stop));
+        }
+    }
+}
+
+/// Waits for a thread without holding up the runtime.
+async fn joined(thread: JoinHandle<std::io::Result<()>>, name: &str) {
+    match tokio::task::spawn_blocking(|| thread.join()).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::error!(name, %error, "a thread could not run"),
+        _ => tracing::error!(name, "a thread ended with a panic"),
+    }
+}

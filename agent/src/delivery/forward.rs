@@ -1,0 +1,226 @@
+//! The Forward output: chunks to one of several upstreams, each until a receiver has acknowledged it.
+//!
+//! One task, the dispatcher, owns what is pending and what is known of the upstreams. One task for each connection
+//! owns the socket and the parcels that wait for their acknowledgement; it hands them back when the connection ends.
+//!
+//! Source: the Forward protocol specification v1, and Fluentd's `in_forward.rb` where they differ.
+
+mod connection;
+mod frame;
+mod handshake;
+mod parcel;
+mod upstreams;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::config;
+use crate::delivery::chunk::Chunk;
+use crate::delivery::forward::connection::Event;
+use crate::delivery::forward::parcel::{Parcel, Parcels};
+use crate::delivery::forward::upstreams::Upstreams;
+use crate::delivery::secret::Secret;
+use crate::delivery::status::OutputStatus;
+
+/// Parcels that wait here for a place in a pipeline; more wait in the channel.
+const PENDING: usize = 4;
+
+/// A Forward output.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The output's name, for logs.
+    pub name: String,
+    /// What we call ourselves in a handshake; must not be the receiver's own name.
+    pub self_hostname: String,
+    /// The receivers.
+    pub upstreams: Vec<config::Upstream>,
+    /// Whether to wait for acknowledgements.
+    pub ack: bool,
+    /// How long.
+    pub ack_timeout: Duration,
+    /// The key that both sides know.
+    pub shared_key: Option<Secret>,
+    /// User of the handshake.
+    pub username: String,
+    /// Its password.
+    pub password: Option<Secret>,
+    /// TLS.
+    pub tls: config::Tls,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// The output `name` of the node `node`.
+    pub fn new(name: &str, node: &str, forward: &config::Forward) -> Self {
+        Config {
+            name: name.to_owned(),
+            self_hostname: node.to_owned(),
+            upstreams: forward.upstreams.clone(),
+            ack: forward.ack,
+            ack_timeout: forward.ack_timeout,
+            shared_key: forward.shared_key.clone(),
+            username: forward.username.clone(),
+            password: forward.password.clone(),
+            tls: forward.tls.clone(),
+        }
+    }
+}
+
+/// Delivers until `chunks` is closed and everything is settled, or the deadline that `stop` gives has passed. What is
+/// not settled then is read again after the next start.
+pub async fn run(
+    config: Config,
+    chunks: mpsc::Receiver<Chunk>,
+    status: Arc<OutputStatus>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) {
+    let (events, inbox) = mpsc::channel(64);
+    let mut dispatcher = Dispatcher {
+        upstreams: Upstreams::new(&config.upstreams),
+        config: Arc::new(config),
+        parcels: Parcels::default(),
+        pending: VecDeque::new(),
+        connections: JoinSet::new(),
+        events,
+        status,
+    };
+    tokio::select! {
+        () = dispatcher.dispatch(chunks, inbox) => {}
+        () = deadline_passed(&mut stop) => {}
+    }
+}
+
+async fn deadline_passed(stop: &mut watch::Receiver<Option<Instant>>) {
+    loop {
+        let deadline = *stop.borrow_and_update();
+        let passed = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = passed => return,
+            changed = stop.changed() => if changed.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+struct Dispatcher {
+    config: Arc<Config>,
+    upstreams: Upstreams,
+    parcels: Parcels,
+    pending: VecDeque<Parcel>,
+    connections: JoinSet<()>,
+    events: mpsc::Sender<Event>,
+    status: Arc<OutputStatus>,
+}
+
+// === impl Dispatcher ===
+
+impl Dispatcher {
+    async fn dispatch(&mut self, mut chunks: mpsc::Receiver<Chunk>, mut inbox: mpsc::Receiver<Event>) {
+        let mut is_open = true;
+        loop {
+            self.assign();
+            if !is_open && self.pending.is_empty() && self.upstreams.in_flight() == 0 {
+                return;
+            }
+            let retry = self.upstreams.next_retry().filter(|_| !self.pending.is_empty());
+            tokio::select! {
+                chunk = chunks.recv(), if is_open && self.pending.len() < PENDING => match chunk {
+                    Some(chunk) => self.pending.push_back(Parcel::whole(chunk)),
+                    None => is_open = false,
+                },
+                Some(event) = inbox.recv() => self.handle(event),
+                () = until(retry) => {}
+                Some(_) = self.connections.join_next() => {}
+            }
+        }
+    }
+
+    /// Gives pending parcels to upstreams that have room for them.
+    fn assign(&mut self) {
+        while !self.pending.is_empty() {
+            let Some(index) = self.upstreams.choose(Instant::now()) else { return };
+            let Some(parcel) = self.pending.pop_front() else { return };
+            let upstream = self.upstreams.get(index);
+            let parcels = upstream.parcels.get_or_insert_with(|| {
+                let (sender, receiver) = mpsc::channel(upstreams::PIPELINE);
+                let address = upstream.config.address.clone();
+                let run = connection::run(self.config.clone(), index, address, receiver, self.events.clone());
+                self.connections.spawn(run);
+                sender
+            });
+            match parcels.try_send(parcel) {
+                Ok(()) => upstream.in_flight += 1,
+                Err(mpsc::error::TrySendError::Full(parcel)) => return self.pending.push_front(parcel),
+                Err(mpsc::error::TrySendError::Closed(parcel)) => {
+                    // Its last words are still in the inbox; the next parcel gets a new connection.
+                    upstream.parcels = None;
+                    return self.pending.push_front(parcel);
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Up { upstream } => {
+                if self.upstreams.get(upstream).connected() {
+                    tracing::info!(output = self.config.name, upstream = self.upstreams.get(upstream).config.address, "connected");
+                }
+            }
+            Event::Acknowledged { upstream, parcel } => {
+                self.upstreams.get(upstream).acknowledged();
+                self.parcels.acknowledged(parcel);
+            }
+            Event::Ended { upstream, parcels, error } => self.ended(upstream, parcels, error),
+        }
+        self.status.set_up(self.upstreams.any_up());
+    }
+
+    /// A connection has ended; its parcels come back to be sent again, in their order.
+    fn ended(&mut self, upstream: usize, parcels: Vec<Parcel>, error: Option<connection::Failure>) {
+        let state = self.upstreams.get(upstream);
+        state.in_flight = state.in_flight.saturating_sub(parcels.len());
+        state.parcels = None;
+        let Some(failure) = error else {
+            state.closed();
+            self.requeue(parcels);
+            return;
+        };
+        let address = state.config.address.clone();
+        if state.failed(Instant::now()) {
+            tracing::warn!(output = self.config.name, upstream = address, error = failure.text, waiting = parcels.len(),
+                "a receiver is away; what is not acknowledged is kept and sent again");
+        }
+        self.status.set_error(format!("{address}: {}", failure.text));
+        let records: usize = parcels.iter().filter(|parcel| parcel.was_sent).map(Parcel::records).sum();
+        self.status.account().retry(records as u64);
+        let parcels = self.parcels.after_failure(parcels, failure.after_sending);
+        self.requeue(parcels);
+    }
+
+    fn requeue(&mut self, parcels: Vec<Parcel>) {
+        for parcel in parcels.into_iter().rev() {
+            // One that fails again and again lets the others pass, so that it is seen whether they fail as well.
+            if parcel.failures > 1 { self.pending.push_back(parcel) } else { self.pending.push_front(parcel) }
+        }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

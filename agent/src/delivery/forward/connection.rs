@@ -1,0 +1,255 @@
+//! One connection to one receiver: parcels out, acknowledgements in, both at once.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmpv::Value;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use crate::delivery::forward::Config;
+use crate::delivery::forward::frame::{self, Replies, bytes_of};
+use crate::delivery::forward::handshake;
+use crate::delivery::forward::parcel::Parcel;
+use crate::delivery::forward::upstreams::{PIPELINE, jittered};
+use crate::delivery::tls;
+
+/// For resolving, connecting, TLS and the handshake, each.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection through a Service sticks to one receiver: a new one now and then finds the others.
+const MAX_AGE: Duration = Duration::from_secs(300);
+
+/// What a connection tells the dispatcher.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The receiver can take parcels.
+    Up {
+        /// Which.
+        upstream: usize,
+    },
+    /// The receiver has taken a parcel.
+    Acknowledged {
+        /// Which receiver.
+        upstream: usize,
+        /// The parcel.
+        parcel: Parcel,
+    },
+    /// The connection is closed.
+    Ended {
+        /// Which.
+        upstream: usize,
+        /// What was not acknowledged, oldest first.
+        parcels: Vec<Parcel>,
+        /// Why, unless in peace.
+        error: Option<Failure>,
+    },
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// For the operator.
+    pub(super) text: String,
+    /// Whether it had sent a parcel: then the oldest may be the reason.
+    pub(super) after_sending: bool,
+}
+
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
+
+/// Connects and serves parcels until one side ends it.
+pub(super) async fn run(
+    config: Arc<Config>,
+    upstream: usize,
+    address: String,
+    mut parcels: mpsc::Receiver<Parcel>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut waiting = VecDeque::new();
+    let mut connected = false;
+    let result = async {
+        let (socket, replies, keepalive) = connect(&config, &address).await?;
+        connected = true;
+        let _ = events.send(Event::Up { upstream }).await;
+        let mut connection = Connection { config: &config, upstream, events: &events, waiting: &mut waiting, replies, keepalive };
+        connection.serve(socket, &mut parcels).await
+    }
+    .await;
+    parcels.close();
+    let mut unacknowledged: Vec<Parcel> = waiting.into_iter().map(|(parcel, _)| parcel).collect();
+    while let Ok(parcel) = parcels.try_recv() {
+        unacknowledged.push(parcel);
+    }
+    let error = result.err().map(|error: io::Error| Failure { text: error.to_string(), after_sending: connected });
+    let _ = events.send(Event::Ended { upstream, parcels: unacknowledged, error }).await;
+}
+
+async fn connect(config: &Config, address: &str) -> io::Result<(Box<dyn Socket>, Replies, bool)> {
+    let stream = within("connecting", connect_tcp(address)).await?;
+    stream.set_nodelay(true)?;
+    let mut socket: Box<dyn Socket> = Box::new(stream);
+    if config.tls.enabled {
+        let name = tls::server_name(&config.tls, address)?;
+        let connector = tls::connector(&config.tls)?;
+        let wrapped = within("the TLS handshake", connector.connect(name, socket)).await;
+        socket = Box::new(wrapped.map_err(|error| io::Error::other(format!("TLS: {error}")))?);
+    }
+    let mut replies = Replies::default();
+    let mut keepalive = true;
+    if let Some(key) = &config.shared_key {
+        let agreed = within("HELO (has the receiver a <security> section?)", handshake::shake(config, key, &mut socket, &mut replies)).await?;
+        keepalive = agreed.keepalive;
+    }
+    Ok((socket, replies, keepalive))
+}
+
+/// Resolves anew each time and tries every address, beginning anywhere: the agents of a cluster spread out.
+async fn connect_tcp(address: &str) -> io::Result<TcpStream> {
+    let mut addresses: Vec<_> = tokio::net::lookup_host(address).await?.collect();
+    if !addresses.is_empty() {
+        let mut random = [0];
+        let _ = getrandom::fill(&mut random);
+        let first = usize::from(random[0]) % addresses.len();
+        addresses.rotate_left(first);
+    }
+    let mut last = io::Error::other("the name has no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+async fn within<T>(what: &str, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {} s", STEP_TIMEOUT.as_secs()));
+    timeout(STEP_TIMEOUT, step).await.map_err(late)?
+}
+
+struct Connection<'a> {
+    config: &'a Config,
+    upstream: usize,
+    events: &'a mpsc::Sender<Event>,
+    /// Sent and not acknowledged, oldest first, with the time until which the acknowledgement must come.
+    waiting: &'a mut VecDeque<(Parcel, Instant)>,
+    replies: Replies,
+    keepalive: bool,
+}
+
+// === impl Connection ===
+
+impl Connection<'_> {
+    async fn serve(&mut self, socket: Box<dyn Socket>, parcels: &mut mpsc::Receiver<Parcel>) -> io::Result<()> {
+        let (mut reader, mut writer) = tokio::io::split(socket);
+        let retires = Instant::now() + jittered(MAX_AGE);
+        let mut retiring = false;
+        loop {
+            if (retiring || parcels.is_closed()) && self.waiting.is_empty() && parcels.is_empty() {
+                return Ok(());
+            }
+            let late = self.waiting.front().map(|(_, late)| *late);
+            tokio::select! {
+                parcel = parcels.recv(), if !retiring && self.waiting.len() < PIPELINE => {
+                    let Some(parcel) = parcel else { retiring = true; continue };
+                    self.send(parcel, &mut writer, &mut reader).await?;
+                    retiring |= !self.keepalive;
+                }
+                reply = self.replies.next(&mut reader) => self.take_reply(&reply?).await?,
+                () = until(late) => return Err(self.too_late()),
+                () = tokio::time::sleep_until(retires), if !retiring => retiring = true,
+            }
+            if retiring {
+                parcels.close();
+            }
+        }
+    }
+
+    /// Writes a parcel, and takes replies meanwhile: a receiver that waits for us to read must not wait for ever.
+    async fn send(
+        &mut self,
+        mut parcel: Parcel,
+        writer: &mut (impl AsyncWrite + Unpin),
+        reader: &mut (impl AsyncRead + Unpin),
+    ) -> io::Result<()> {
+        parcel.was_sent = true;
+        let late = Instant::now() + self.config.ack_timeout;
+        let result = self.write(&parcel, writer, reader, late).await;
+        if self.config.ack || result.is_err() {
+            self.waiting.push_back((parcel, late));
+        } else {
+            let _ = self.events.send(Event::Acknowledged { upstream: self.upstream, parcel }).await;
+        }
+        result
+    }
+
+    async fn write(
+        &mut self,
+        parcel: &Parcel,
+        writer: &mut (impl AsyncWrite + Unpin),
+        reader: &mut (impl AsyncRead + Unpin),
+        late: Instant,
+    ) -> io::Result<()> {
+        let (head, foot) = frame::envelope(parcel, self.config.ack)?;
+        let mut written = pin!(write_all([&head, parcel.entries(), &foot], writer));
+        loop {
+            tokio::select! {
+                done = &mut written => return done,
+                reply = self.replies.next(reader) => self.take_reply(&reply?).await?,
+                () = tokio::time::sleep_until(late) => return Err(self.too_late()),
+            }
+        }
+    }
+
+    async fn take_reply(&mut self, reply: &Value) -> io::Result<()> {
+        if let Some(reason) = handshake::wants_security(reply) {
+            return Err(io::Error::other(reason));
+        }
+        let id = reply.as_map().and_then(|map| map.iter().find(|(key, _)| bytes_of(key) == Some(b"ack"))).map(|(_, id)| id);
+        let id = id.and_then(bytes_of);
+        let position = self.waiting.iter().position(|(parcel, _)| id == Some(frame::chunk_id(parcel.id()).as_bytes()));
+        let Some((parcel, _)) = position.and_then(|position| self.waiting.remove(position)) else {
+            return Err(io::Error::other("the receiver has acknowledged a chunk that was not sent"));
+        };
+        let _ = self.events.send(Event::Acknowledged { upstream: self.upstream, parcel }).await;
+        Ok(())
+    }
+
+    fn too_late(&self) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no acknowledgement within ack_timeout ({} s)", self.config.ack_timeout.as_secs_f64()),
+        )
+    }
+}
+
+/// All three parts, in as few system calls as the socket takes.
+async fn write_all(parts: [&[u8]; 3], writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    let total: usize = parts.iter().map(|part| part.len()).sum();
+    let mut done = 0;
+    while done < total {
+        let mut skip = done;
+        let slices = parts.map(|part| {
+            let skipped = skip.min(part.len());
+            skip -= skipped;
+            io::IoSlice::new(&part[skipped..])
+        });
+        match writer.write_vectored(&slices).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => done += written,
+        }
+    }
+    writer.flush().await
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,196 @@
+//! Which receiver gets the next parcel: weights, standby, health.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::config;
+use crate::delivery::forward::parcel::Parcel;
+
+/// Parcels that one connection holds, sent or about to be: with 1 MiB each enough to cover any network's delay.
+pub(super) const PIPELINE: usize = 16;
+/// Pause after the first failure; doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// All receivers of an output.
+#[derive(Debug)]
+pub(super) struct Upstreams(Vec<Upstream>);
+
+/// One receiver.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) config: config::Upstream,
+    /// To its connection task, while there is one.
+    pub(super) parcels: Option<mpsc::Sender<Parcel>>,
+    /// Parcels given and not come back.
+    pub(super) in_flight: usize,
+    health: Health,
+    /// Of the smooth weighted round robin (nginx's algorithm).
+    current: i64,
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Health {
+    /// Never tried, or its connection was closed in peace.
+    Idle,
+    /// Connected.
+    Up,
+    /// Not to be tried before this.
+    Down(Instant),
+}
+
+// === impl Upstreams ===
+
+impl Upstreams {
+    pub(super) fn new(configs: &[config::Upstream]) -> Self {
+        let upstream = |config: &config::Upstream| Upstream {
+            config: config.clone(),
+            parcels: None,
+            in_flight: 0,
+            health: Health::Idle,
+            current: 0,
+            failures: 0,
+        };
+        Upstreams(configs.iter().map(upstream).collect())
+    }
+
+    pub(super) fn get(&mut self, index: usize) -> &mut Upstream {
+        &mut self.0[index]
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.0.iter().map(|upstream| upstream.in_flight).sum()
+    }
+
+    pub(super) fn any_up(&self) -> bool {
+        self.0.iter().any(|upstream| upstream.health == Health::Up)
+    }
+
+    /// When the first one that is down may be tried again.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        let retries = self.0.iter().filter_map(|upstream| match upstream.health {
+            Health::Down(until) => Some(until),
+            _ => None,
+        });
+        retries.min()
+    }
+
+    /// The receiver for the next parcel; none while all are down or full. Standbys count only while no other receiver
+    /// may be tried.
+    pub(super) fn choose(&mut self, now: Instant) -> Option<usize> {
+        let may_try = |upstream: &Upstream| !matches!(upstream.health, Health::Down(until) if until > now);
+        let primary = self.0.iter().any(|upstream| !upstream.config.standby && may_try(upstream));
+        let mut total = 0;
+        let mut best: Option<usize> = None;
+        for index in 0..self.0.len() {
+            let upstream = &mut self.0[index];
+            if !may_try(upstream) || (primary && upstream.config.standby) || upstream.in_flight >= upstream.room() {
+                continue;
+            }
+            upstream.current += i64::from(upstream.config.weight);
+            total += i64::from(upstream.config.weight);
+            if best.is_none_or(|best| self.0[index].current > self.0[best].current) {
+                best = Some(index);
+            }
+        }
+        self.0[best?].current -= total;
+        best
+    }
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// One parcel until it is known to take any.
+    fn room(&self) -> usize {
+        if self.health == Health::Up { PIPELINE } else { 1 }
+    }
+
+    /// The handshake is done; true when that is news.
+    pub(super) fn connected(&mut self) -> bool {
+        let is_news = self.failures > 0 || self.health == Health::Idle;
+        self.health = Health::Up;
+        is_news
+    }
+
+    /// It has taken a parcel.
+    pub(super) fn acknowledged(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.failures = 0;
+    }
+
+    /// The connection was closed in peace: its age, or the receiver wants one for each message.
+    pub(super) fn closed(&mut self) {
+        self.health = Health::Idle;
+    }
+
+    /// The connection failed; true when that is news.
+    pub(super) fn failed(&mut self, now: Instant) -> bool {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
+        self.health = Health::Down(now + jittered(pause));
+        self.failures += 1;
+        self.failures == 1
+    }
+}
+
+/// Between half and one and a half of a duration, so that the agents of a cluster do not come back all at once.
+pub(super) fn jittered(duration: Duration) -> Duration {
+    let mut random = [0; 2];
+    // Without a random source the middle is as good.
+    let random = getrandom::fill(&mut random).map_or(u16::MAX / 2, |()| u16::from_ne_bytes(random));
+    duration / 2 + duration.mul_f64(f64::from(random) / f64::from(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstreams(configs: &[(u32, bool)]) -> Upstreams {
+        let config = |(weight, standby): &(u32, bool)| config::Upstream { address: "h:1".to_owned(), weight: *weight, standby: *standby };
+        Upstreams::new(&configs.iter().map(config).collect::<Vec<_>>())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn parcels_are_shared_by_weight_and_standbys_wait() {
+        let mut all = upstreams(&[(3, false), (1, false), (9, true)]);
+        (0..3).for_each(|index| drop(all.get(index).connected()));
+        let mut counts = [0; 3];
+        for _ in 0..400 {
+            counts[all.choose(Instant::now()).unwrap()] += 1;
+        }
+        assert_eq!(counts, [300, 100, 0]);
+        assert!(all.get(0).failed(Instant::now()));
+        assert_eq!(all.choose(Instant::now()), Some(1));
+        all.get(1).failed(Instant::now());
+        assert_eq!(all.choose(Instant::now()), Some(2), "only now the standby");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_ne!(all.choose(Instant::now()), Some(2), "the others may be tried again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_to_their_limit_and_an_acknowledgement_ends_them() {
+        let mut all = upstreams(&[(1, false)]);
+        let upstream = all.get(0);
+        for _ in 0..40 {
+            upstream.failed(Instant::now());
+        }
+        assert!(all.next_retry().unwrap() <= Instant::now() + LONGEST_PAUSE * 3 / 2);
+        let upstream = all.get(0);
+        upstream.acknowledged();
+        upstream.failed(Instant::now());
+        assert!(all.next_retry().unwrap() <= Instant::now() + FIRST_PAUSE * 3 / 2);
+    }
+
+    #[test]
+    fn a_receiver_that_has_not_answered_yet_gets_one_parcel() {
+        let mut all = upstreams(&[(1, false)]);
+        assert_eq!(all.choose(Instant::now()), Some(0));
+        all.get(0).in_flight = 1;
+        assert_eq!(all.choose(Instant::now()), None);
+        all.get(0).connected();
+        assert_eq!(all.choose(Instant::now()), Some(0));
+    }
+}

@@ -1,0 +1,64 @@
+//! The stdout output: the chunk's JSON lines as they are.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::delivery::chunk::Chunk;
+use crate::delivery::status::OutputStatus;
+
+/// How long to wait before a write that failed is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Writes chunks until there are no more, or the deadline has passed.
+pub async fn run(mut chunks: mpsc::Receiver<Chunk>, status: Arc<OutputStatus>, mut stop: watch::Receiver<Option<Instant>>) {
+    status.set_up(true);
+    loop {
+        let deadline = *stop.borrow_and_update();
+        let chunk = tokio::select! {
+            chunk = chunks.recv() => chunk,
+            () = passed(deadline) => return,
+            changed = stop.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        let Some(mut chunk) = chunk else { return };
+        while let Err((back, error)) = write(chunk).await {
+            status.set_up(false);
+            status.set_error(format!("cannot write to standard output: {error}"));
+            let deadline = *stop.borrow();
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+            chunk = back;
+        }
+        status.set_up(true);
+    }
+}
+
+/// Writing may block for as long as nobody reads: not on the runtime's thread.
+async fn write(chunk: Chunk) -> Result<(), (Chunk, std::io::Error)> {
+    let written = tokio::task::spawn_blocking(move || {
+        let mut out = std::io::stdout().lock();
+        match out.write_all(&chunk.entries).and_then(|()| out.flush()) {
+            Ok(()) => {
+                chunk.settle(&[]);
+                Ok(())
+            }
+            Err(error) => Err((chunk, error)),
+        }
+    });
+    written.await.unwrap_or(Ok(()))
+}
+
+async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,110 @@
+//! logfmt: `key=value key="quoted value" flag`.
+
+use super::{Level, Outcome, field_key, scalar};
+use crate::logs::encode::ValueSink;
+use crate::logs::parse::json::is_level_key;
+
+/// One `key=value`, or a word alone.
+pub(super) struct Pair<'a> {
+    pub(super) key: &'a str,
+    /// None: the word stands alone.
+    pub(super) value: Option<Value<'a>>,
+}
+
+/// The right side of a pair.
+#[derive(Clone, Copy)]
+pub(super) enum Value<'a> {
+    Bare(&'a str),
+    /// Between its quotes, escapes and all.
+    Quoted(&'a str),
+}
+
+/// Lifts the pairs of a line; a word alone is true. A line without any pair is plain text.
+pub(super) fn lift(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Outcome {
+    if !text.contains('=') {
+        return Outcome::Plain;
+    }
+    let mut level = None;
+    for pair in pairs(text) {
+        let Some(pair) = pair else { return Outcome::Invalid };
+        sink.key(&field_key(pair.key, top_level));
+        match pair.value {
+            None => sink.bool(true),
+            Some(value) => {
+                if let (true, Value::Bare(word) | Value::Quoted(word)) = (is_level_key(pair.key), value) {
+                    level = level.or(Level::parse(word));
+                }
+                value.write(sink);
+            }
+        }
+    }
+    Outcome::Parsed(level)
+}
+
+/// The pairs of a text; none where it is not logfmt.
+pub(super) fn pairs(text: &str) -> impl Iterator<Item = Option<Pair<'_>>> {
+    let mut rest = text.trim();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.find([' ', '=']).unwrap_or(rest.len());
+        let (key, after) = rest.split_at(end);
+        if key.is_empty() || key.contains('"') {
+            rest = "";
+            return Some(None);
+        }
+        let Some(after) = after.strip_prefix('=') else {
+            rest = after.trim_start();
+            return Some(Some(Pair { key, value: None }));
+        };
+        let Some((value, after)) = value(after) else {
+            rest = "";
+            return Some(None);
+        };
+        rest = after.trim_start();
+        Some(Some(Pair { key, value: Some(value) }))
+    })
+}
+
+fn value(text: &str) -> Option<(Value<'_>, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(' ').unwrap_or(text.len());
+        return Some((Value::Bare(&text[..end]), &text[end..]));
+    };
+    let mut escaped = false;
+    let end = quoted.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })?;
+    Some((Value::Quoted(&quoted[..end]), &quoted[end + 1..]))
+}
+
+// === impl Value ===
+
+impl Value<'_> {
+    /// Writes it: a bare word may be a number or a flag, a quoted one is a text.
+    pub(super) fn write(self, sink: &mut impl ValueSink) {
+        match self {
+            Value::Bare(word) => scalar(word, sink),
+            Value::Quoted(text) => {
+                sink.str_begin();
+                let mut rest = text;
+                while let Some((before, after)) = rest.split_once('\\') {
+                    sink.str_push(before);
+                    let Some(kind) = after.chars().next() else { break };
+                    match kind {
+                        'n' => sink.str_push("\n"),
+                        't' => sink.str_push("\t"),
+                        'r' => sink.str_push("\r"),
+                        _ => sink.str_push(&after[..kind.len_utf8()]),
+                    }
+                    rest = &after[kind.len_utf8()..];
+                }
+                sink.str_push(rest);
+                sink.str_end();
+            }
+        }
+    }
+}

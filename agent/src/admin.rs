@@ -1,9 +1,9 @@
 //! What the agent tells about itself: probes and metrics for the network, status for who is on the node.
 
-mod explain;
+pub mod explain;
 mod gauges;
-mod page;
-mod status;
+pub(crate) mod page;
+pub mod status;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -5,12 +5,14 @@ mod watched;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use prometheus::Registry;
 use sidelight_runtime::exit;
 use sidelight_runtime::signals::{Signal, Signals};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -70,25 +72,62 @@ impl Parts {
     }
 }
 
+/// Who says when to stop and when to reload.
+enum Orders<'a> {
+    Signals(Signals),
+    Flag(&'a AtomicBool),
+}
+
+// === impl Orders ===
+
+impl Orders<'_> {
+    async fn next(&mut self) -> Signal {
+        match self {
+            Orders::Signals(signals) => signals.next().await,
+            Orders::Flag(stop) => {
+                while !stop.load(Ordering::Relaxed) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Signal::Stop
+            }
+        }
+    }
+}
+
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When it cannot start. The exit code is that of the contract.
 pub fn run(start: Start) -> anyhow::Result<u8> {
+    run_with(start, |runtime| {
+        let _entered = runtime.enter();
+        Ok(Orders::Signals(Signals::new().context("cannot listen for signals")?))
+    })
+}
+
+/// Runs the agent until `stop` is set.
+///
+/// # Errors
+/// When it cannot start.
+pub fn run_until(start: Start, stop: &AtomicBool) -> anyhow::Result<u8> {
+    run_with(start, |_| Ok(Orders::Flag(stop)))
+}
+
+fn run_with<'a>(start: Start, orders: impl FnOnce(&Runtime) -> anyhow::Result<Orders<'a>>) -> anyhow::Result<u8> {
     raise_descriptor_limit();
     let parts = Parts::new()?;
     let admin = Admin::start(&start.config.admin, &parts.registry, parts.health.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the async runtime")?;
-    let code = runtime.block_on(serve(start, &parts));
+    let orders = orders(&runtime)?;
+    let code = runtime.block_on(serve(start, &parts, orders));
     drop(admin);
     code
 }
 
-async fn serve(start: Start, parts: &Parts) -> anyhow::Result<u8> {
-    let mut signals = Signals::new().context("cannot listen for signals")?;
+async fn serve(start: Start, parts: &Parts, mut orders: Orders<'_>) -> anyhow::Result<u8> {
     let data_dir = tokio::select! {
         data_dir = lock_data_dir(&start.config, &parts.health) => data_dir,
-        () = stopped(&mut signals) => return Ok(exit::SUCCESS),
+        () = stopped(&mut orders) => return Ok(exit::SUCCESS),
     };
     let data_dir = match data_dir {
         Ok(data_dir) => data_dir,
@@ -100,7 +139,7 @@ async fn serve(start: Start, parts: &Parts) -> anyhow::Result<u8> {
     let (stop_cluster, cluster) = start_cluster(&start.config, parts, data_dir.path())?;
     let grace_period = start.grace_period;
     let mut saver = Saver::new(data_dir);
-    let (pipeline, stopped_at) = run_pipelines(start, parts, &mut signals, &mut saver).await?;
+    let (pipeline, stopped_at) = run_pipelines(start, parts, &mut orders, &mut saver).await?;
     parts.health.set_stopping();
     let deadline = stopped_at + grace_period.saturating_sub(MARGIN);
     let ended = pipeline.finish(deadline).await;
@@ -114,7 +153,7 @@ async fn serve(start: Start, parts: &Parts) -> anyhow::Result<u8> {
 async fn run_pipelines(
     start: Start,
     parts: &Parts,
-    signals: &mut Signals,
+    orders: &mut Orders<'_>,
     saver: &mut Saver,
 ) -> anyhow::Result<(Pipeline, Instant)> {
     let mut config = Arc::new(start.config);
@@ -123,7 +162,7 @@ async fn run_pipelines(
     let mut tick = tokio::time::interval(TICK);
     loop {
         let reload = tokio::select! {
-            signal = signals.next() => match signal {
+            order = orders.next() => match order {
                 Signal::Stop => return Ok((pipeline, Instant::now())),
                 Signal::Reload => true,
             },
@@ -173,8 +212,8 @@ fn reload_config(file: &Path, old: &Config, health: &Health) -> Option<Config> {
     }
 }
 
-async fn stopped(signals: &mut Signals) {
-    while signals.next().await != Signal::Stop {}
+async fn stopped(orders: &mut Orders<'_>) {
+    while orders.next().await != Signal::Stop {}
 }
 
 /// Waits for a data_dir that another agent holds.

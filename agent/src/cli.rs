@@ -1,4 +1,158 @@
-//! The command line.
+//! The command line: parse, call, exit code.
+
+mod ask;
+mod table;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
-/// Runs.
-pub fn run(_args: std::env::ArgsOs) -> ExitCode { ExitCode::SUCCESS }
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use sidelight_runtime::exit;
+use sidelight_runtime::logging::{self, LogFormat};
+
+use crate::app::{self, Start};
+use crate::config::Config;
+use crate::config::section::{format_size, parse_duration};
+use crate::demo;
+
+/// Observability agent for Rust services on Kubernetes.
+#[derive(Parser)]
+#[command(name = "sidelight", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows the main job on an embedded node: no cluster, no configuration, no root.
+    Demo {
+        /// End after this time; without it, at Ctrl-C.
+        #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+        duration: Option<Duration>,
+    },
+    /// Runs on a node: reads its container logs and forwards them.
+    Agent {
+        /// The configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// From SIGTERM to SIGKILL, as the pod's terminationGracePeriodSeconds says.
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+        grace_period: Duration,
+        /// How the agent's own log is written.
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        log_format: LogFormat,
+    },
+    /// Validates a configuration: prints every mistake, or what is in force and the memory that it needs.
+    Check {
+        /// The configuration.
+        file: PathBuf,
+    },
+    /// Lists the log files and how far each output is in them.
+    Files(Ask),
+    /// Lists the outputs and what became of the bytes they read.
+    Outputs(Ask),
+    /// Says why a pod's logs arrive, or do not.
+    Explain {
+        /// NAMESPACE/NAME
+        pod: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+}
+
+#[derive(clap::Args)]
+struct Ask {
+    /// The agent's API listener.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9615")]
+    admin: String,
+    /// The form of the answer.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Form,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    /// For people.
+    Table,
+    /// For scripts.
+    Json,
+}
+
+/// Runs the program; the exit codes are those of the contract.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::SUCCESS });
+        }
+    };
+    let code = match arguments.command {
+        Command::Demo { duration } => demo::run(duration).unwrap_or_else(|error| failed(&error)),
+        Command::Agent { config, grace_period, log_format } => agent(config, grace_period, log_format),
+        Command::Check { file } => check(&file),
+        Command::Files(ask) => ask::files(&ask.admin, ask.output),
+        Command::Outputs(ask) => ask::outputs(&ask.admin, ask.output),
+        Command::Explain { pod, ask } => ask::explain(&ask.admin, &pod, ask.output),
+    };
+    ExitCode::from(code)
+}
+
+fn agent(file: PathBuf, grace_period: Duration, log_format: LogFormat) -> u8 {
+    logging::init(log_format);
+    exit::install_panic_hook();
+    let config = match Config::load(&file, &|name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(mistakes) => return complain(&mistakes),
+    };
+    app::run(Start { config_file: Some(file), config, grace_period }).unwrap_or_else(|error| failed(&error))
+}
+
+fn check(file: &std::path::Path) -> u8 {
+    let config = match Config::load(file, &|name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(mistakes) => return complain(&mistakes),
+    };
+    let text = yaml_serde::to_string(&config).unwrap_or_default();
+    let mut report = format!("# in force; secrets are not shown\n{text}\n# memory\n");
+    let needs = config.memory_needs();
+    for (part, bytes) in &needs {
+        report.push_str(&format!("{:>10}  {part}\n", format_size(*bytes)));
+    }
+    report.push_str(&format!("{:>10}  sum\n", format_size(needs.iter().map(|(_, bytes)| bytes).sum())));
+    print(&report)
+}
+
+/// All mistakes, one a line.
+fn complain(mistakes: &[String]) -> u8 {
+    for mistake in mistakes {
+        say(mistake);
+    }
+    let count = mistakes.len();
+    say(&format!("{count} mistake{}", if count == 1 { "" } else { "s" }));
+    exit::USAGE
+}
+
+fn failed(error: &anyhow::Error) -> u8 {
+    say(&format!("{error:#}"));
+    exit::NEGATIVE
+}
+
+/// To the operator, on standard error.
+#[allow(clippy::print_stderr, reason = "this is the command line's voice")]
+pub(crate) fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// To standard output; a reader that has gone away ends the program in peace.
+pub(crate) fn print(text: &str) -> u8 {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => exit::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::SUCCESS,
+        Err(_) => exit::NEGATIVE,
+    }
+}

@@ -1,1 +1,77 @@
-//! The main job on an embedded node.
+//! The main job on an embedded node: pods that write as real services do, the real pipeline, a receiver that
+//! acknowledges and counts.
+
+mod node;
+mod receiver;
+mod view;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use sidelight_runtime::exit;
+use sidelight_runtime::logging::{self, LogFormat};
+
+use crate::app::{self, Start};
+use crate::config::Config;
+use crate::demo::node::Node;
+use crate::demo::receiver::Receiver;
+use crate::demo::view::View;
+
+/// How long the last lines may take to arrive once the pods are silent.
+const LAST_LINES: Duration = Duration::from_secs(20);
+
+/// Runs the demo for `duration`, or until Ctrl-C; the exit code says whether every line arrived.
+///
+/// # Errors
+/// When the embedded node cannot be set up.
+pub fn run(duration: Option<Duration>) -> anyhow::Result<u8> {
+    if std::env::var_os("RUST_LOG").is_some() {
+        logging::init(LogFormat::Text);
+    }
+    let receiver = Receiver::start().context("cannot start the embedded receiver")?;
+    let node = Node::create().context("cannot create the embedded node")?;
+    let text = node.config(receiver.address());
+    let config = Config::parse(&text, &|_| None).map_err(|mistakes| anyhow::anyhow!(mistakes.join("; ")))?;
+    let mut view = View::new();
+    view.begin(node.directory(), receiver.address());
+    let stop = Arc::new(AtomicBool::new(false));
+    let agent = std::thread::Builder::new().name("agent".to_owned()).spawn({
+        let stop = stop.clone();
+        move || app::run_until(Start { config_file: None, config, grace_period: Duration::from_secs(20) }, &stop)
+    })?;
+    let interrupted = interruption()?;
+    let begun = Instant::now();
+    let writers = node.start();
+    while !agent.is_finished()
+        && !interrupted.load(Ordering::Relaxed)
+        && duration.is_none_or(|duration| begun.elapsed() < duration)
+    {
+        std::thread::sleep(Duration::from_millis(200));
+        view.progress(writers.written(), &receiver.received());
+    }
+    let expected = writers.stop();
+    let deadline = Instant::now() + LAST_LINES;
+    while receiver.received().missing(&expected) > 0 && Instant::now() < deadline && !agent.is_finished() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    stop.store(true, Ordering::Relaxed);
+    let ended = agent.join().map_err(|_| anyhow::anyhow!("the agent panicked"))?;
+    let complete = view.end(&expected, &receiver.received());
+    Ok(if ended.is_ok_and(|code| code == exit::SUCCESS) && complete { exit::SUCCESS } else { exit::NEGATIVE })
+}
+
+/// Set at the first Ctrl-C.
+fn interruption() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        if let Ok(runtime) = runtime {
+            let _ = runtime.block_on(tokio::signal::ctrl_c());
+        }
+        flag.store(true, Ordering::Relaxed);
+    })?;
+    Ok(interrupted)
+}

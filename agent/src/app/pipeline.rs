@@ -32,7 +32,7 @@ use crate::wake::Wake;
 const WAITING_CHUNKS: usize = 256;
 
 /// A running pipeline.
-pub struct Pipeline {
+pub(super) struct Pipeline {
     view: Arc<View>,
     output_names: Vec<String>,
     order: Arc<Order>,
@@ -47,7 +47,7 @@ pub struct Pipeline {
 }
 
 /// What is left of a pipeline: the files, still open, and how far they were acknowledged.
-pub struct Ended {
+pub(super) struct Ended {
     /// The containers.
     pub containers: Vec<Arc<Container>>,
     /// The outputs by index.
@@ -58,7 +58,7 @@ pub struct Ended {
 
 impl Ended {
     /// All generations.
-    pub fn generations(&self) -> Vec<Arc<Generation>> {
+    pub(super) fn generations(&self) -> Vec<Arc<Generation>> {
         self.containers.iter().flat_map(|container| container.generations()).collect()
     }
 }
@@ -70,7 +70,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the system has no thread or descriptor left.
-    pub fn start(config: Arc<Config>, parts: &Parts, saved: Saved, containers: Vec<Arc<Container>>) -> anyhow::Result<Self> {
+    pub(super) fn start(config: Arc<Config>, parts: &Parts, saved: Saved, containers: Vec<Arc<Container>>) -> anyhow::Result<Self> {
         let wakes = (0..config.workers).map(|_| Wake::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         let (stop_deliveries, stopped) = watch::channel(None);
         let mut deliveries = JoinSet::new();
@@ -132,24 +132,24 @@ impl Pipeline {
     }
 
     /// The outputs by index.
-    pub fn output_names(&self) -> &[String] {
+    pub(super) fn output_names(&self) -> &[String] {
         &self.output_names
     }
 
     /// All generations.
-    pub fn generations(&self) -> Vec<Arc<Generation>> {
+    pub(super) fn generations(&self) -> Vec<Arc<Generation>> {
         self.view.inventory.containers().iter().flat_map(|container| container.generations()).collect()
     }
 
     /// Whether a position was committed since the last call.
-    pub fn has_moved(&mut self) -> bool {
+    pub(super) fn has_moved(&mut self) -> bool {
         let commits = self.view.outputs.iter().flat_map(|output| &output.lanes).map(|lane| lane.commits()).sum();
         std::mem::replace(&mut self.commits, commits) != commits
     }
 
     /// Checks that every byte read is in one counter. Counters move while they are read: only a difference that stays
     /// the same while nothing moves is one.
-    pub fn check(&mut self, health: &Health) {
+    pub(super) fn check(&mut self, health: &Health) {
         for (index, output) in self.view.outputs.iter().enumerate() {
             let account = output.status.account();
             let counted = account.bytes_in_flight();
@@ -161,7 +161,7 @@ impl Pipeline {
     }
 
     /// Reads on to where the files end now, waits for acknowledgements until the deadline, and ends.
-    pub async fn finish(mut self, deadline: Instant) -> Ended {
+    pub(super) async fn finish(mut self, deadline: Instant) -> Ended {
         self.end_discovery().await;
         self.order.finish();
         self.end_readers(deadline).await;
@@ -169,7 +169,7 @@ impl Pipeline {
     }
 
     /// Ends at once, but for the acknowledgements of what was sent.
-    pub async fn hand_over(mut self, deadline: Instant) -> Ended {
+    pub(super) async fn hand_over(mut self, deadline: Instant) -> Ended {
         self.end_discovery().await;
         self.order.stop();
         self.end_readers(deadline).await;

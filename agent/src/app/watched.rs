@@ -9,7 +9,7 @@ use crate::config::Config;
 
 /// The files and a hash of what they held.
 #[derive(Debug)]
-pub struct WatchedFiles {
+pub(super) struct WatchedFiles {
     files: Vec<PathBuf>,
     seen: u64,
 }
@@ -18,7 +18,7 @@ pub struct WatchedFiles {
 
 impl WatchedFiles {
     /// Watches from now on.
-    pub fn new(config_file: Option<&Path>, config: &Config) -> Self {
+    pub(super) fn new(config_file: Option<&Path>, config: &Config) -> Self {
         let mut files = config.watched_files.clone();
         files.extend(config_file.map(Path::to_owned));
         if config_file.is_none() {
@@ -29,7 +29,7 @@ impl WatchedFiles {
     }
 
     /// Whether anything is different since the last call. A file that cannot be read just now is no change.
-    pub fn have_changed(&mut self) -> bool {
+    pub(super) fn have_changed(&mut self) -> bool {
         if self.files.iter().any(|file| !file.exists()) {
             return false;
         }

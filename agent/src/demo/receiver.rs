@@ -1,0 +1,126 @@
+//! A Forward receiver that acknowledges, counts and remembers the newest records.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rmpv::Value;
+
+/// Records kept to be shown.
+const REMEMBERED: usize = 8;
+
+/// What has arrived.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Received {
+    /// Sequence numbers by writer.
+    pub(super) lines: BTreeMap<String, BTreeSet<u64>>,
+    /// Records in all.
+    pub(super) records: u64,
+    /// Sequence numbers that came more than once.
+    pub(super) duplicates: u64,
+    /// The newest records: tag and record.
+    pub(super) newest: VecDeque<(String, Value)>,
+}
+
+/// The running receiver.
+pub(super) struct Receiver {
+    address: SocketAddr,
+    received: Arc<Mutex<Received>>,
+}
+
+// === impl Receiver ===
+
+impl Receiver {
+    /// Listens on a free port of the loopback interface.
+    pub(super) fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let receiver = Receiver { address: listener.local_addr()?, received: Arc::default() };
+        let received = receiver.received.clone();
+        std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let received = received.clone();
+                // A connection that breaks is the sender's to notice.
+                std::thread::spawn(move || drop(serve(&stream, &received)));
+            }
+        })?;
+        Ok(receiver)
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What has arrived so far.
+    pub(super) fn received(&self) -> Received {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn serve(stream: &TcpStream, received: &Mutex<Received>) -> io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let message = rmpv::decode::read_value(&mut reader).map_err(io::Error::other)?;
+        let (tag, entries, options) = (&message[0], &message[1], &message[2]);
+        let bytes = match entries {
+            Value::Binary(bytes) => bytes.as_slice(),
+            Value::String(text) => text.as_bytes(),
+            _ => return Err(io::Error::other("not PackedForward")),
+        };
+        let mut inflated = Vec::new();
+        let bytes = match options["compressed"].as_str() {
+            Some("gzip") => {
+                flate2::read::MultiGzDecoder::new(bytes).read_to_end(&mut inflated)?;
+                &inflated
+            }
+            _ => bytes,
+        };
+        take(tag.as_str().unwrap_or_default(), bytes, received)?;
+        let mut answer = Vec::new();
+        let ack = Value::Map(vec![(Value::from("ack"), options["chunk"].clone())]);
+        rmpv::encode::write_value(&mut answer, &ack).map_err(io::Error::other)?;
+        (&*stream).write_all(&answer)?;
+    }
+}
+
+fn take(tag: &str, mut entries: &[u8], received: &Mutex<Received>) -> io::Result<()> {
+    let mut records = Vec::new();
+    while !entries.is_empty() {
+        let entry = rmpv::decode::read_value(&mut entries).map_err(io::Error::other)?;
+        records.push(entry[1].clone());
+    }
+    let mut received = received.lock().unwrap_or_else(PoisonError::into_inner);
+    for record in records {
+        received.records += 1;
+        if let Some((writer, number)) = sequence(&record) {
+            let is_new = received.lines.entry(writer).or_default().insert(number);
+            received.duplicates += u64::from(!is_new);
+        }
+        received.newest.push_back((tag.to_owned(), record));
+        if received.newest.len() > REMEMBERED {
+            received.newest.pop_front();
+        }
+    }
+    Ok(())
+}
+
+/// The `seq=WRITER:NUMBER` that every line of the demo carries somewhere.
+fn sequence(record: &Value) -> Option<(String, u64)> {
+    let found = |text: &str| {
+        let (writer, rest) = text.split_once("seq=")?.1.split_once(':')?;
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        Some((writer.to_owned(), digits.parse().ok()?))
+    };
+    let texts = ["log", "message"].map(|key| record[key].as_str());
+    texts.into_iter().flatten().find_map(found).or_else(|| found(&format!("seq={}", record["seq"].as_str()?)))
+}
+
+// === impl Received ===
+
+impl Received {
+    /// How many of the expected lines are not there.
+    pub(super) fn missing(&self, expected: &BTreeMap<String, u64>) -> u64 {
+        let arrived = |writer: &String| self.lines.get(writer).map_or(0, |lines| lines.len() as u64);
+        expected.iter().map(|(writer, lines)| lines.saturating_sub(arrived(writer))).sum()
+    }
+}

@@ -1,0 +1,105 @@
+//! What the demo shows: a quiet live view in a terminal, plain lines when piped.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rmpv::Value;
+
+use super::receiver::Received;
+use crate::cli::print;
+
+/// A plain line so often.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
+/// A record is cut to this for the view.
+const WIDTH: usize = 110;
+
+/// The view and what it last showed.
+pub(super) struct View {
+    is_terminal: bool,
+    drawn_lines: usize,
+    last: Instant,
+    last_records: u64,
+}
+
+// === impl View ===
+
+impl View {
+    pub(super) fn new() -> Self {
+        View { is_terminal: std::io::stdout().is_terminal(), drawn_lines: 0, last: Instant::now(), last_records: 0 }
+    }
+
+    pub(super) fn begin(&self, directory: &Path, receiver: SocketAddr) {
+        print(&format!(
+            "An embedded node in {}: four pods write logs, the pipeline reads them,\n\
+             a Forward receiver on {receiver} acknowledges and counts. Ctrl-C ends it.\n\n",
+            directory.display()
+        ));
+    }
+
+    pub(super) fn progress(&mut self, written: u64, received: &Received) {
+        let elapsed = self.last.elapsed();
+        if !self.is_terminal && elapsed < PLAIN_INTERVAL {
+            return;
+        }
+        let arrived: u64 = received.lines.values().map(|lines| lines.len() as u64).sum();
+        let rate = received.records.saturating_sub(self.last_records) as f64 / elapsed.as_secs_f64().max(0.001);
+        self.last = Instant::now();
+        self.last_records = received.records;
+        let status = format!(
+            "written {written:>7}   arrived {arrived:>7}   on the way {:>5}   {rate:>6.0} records/s",
+            written.saturating_sub(arrived)
+        );
+        if !self.is_terminal {
+            let newest = received.newest.back().map(|(tag, record)| self.record(tag, record)).unwrap_or_default();
+            print(&format!("{status}\n  {newest}\n"));
+            return;
+        }
+        let mut frame = String::new();
+        if self.drawn_lines > 0 {
+            let _ = write!(frame, "\u{1b}[{}A\u{1b}[J", self.drawn_lines);
+        }
+        let _ = writeln!(frame, "\u{1b}[1m{status}\u{1b}[0m");
+        for (tag, record) in &received.newest {
+            let _ = writeln!(frame, "  {}", self.record(tag, record));
+        }
+        self.drawn_lines = 1 + received.newest.len();
+        print(&frame);
+    }
+
+    /// Says what came of it; true if every line arrived.
+    pub(super) fn end(&self, expected: &BTreeMap<String, u64>, received: &Received) -> bool {
+        let mut text = String::from("\npod                  written  arrived  missing\n");
+        for (writer, lines) in expected {
+            let arrived = received.lines.get(writer).map_or(0, |lines| lines.len() as u64);
+            let _ = writeln!(text, "{writer:<20} {lines:>7}  {arrived:>7}  {:>7}", lines.saturating_sub(arrived));
+        }
+        let missing = received.missing(expected);
+        let verdict = if missing == 0 { "every line arrived" } else { "LINES ARE MISSING" };
+        let _ = writeln!(text, "{verdict}; {} came twice", received.duplicates);
+        print(&text);
+        missing == 0
+    }
+
+    fn record(&self, tag: &str, record: &Value) -> String {
+        let kubernetes = &record["kubernetes"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let level = text(&record["level"]);
+        let message = record["message"].as_str().or(record["log"].as_str()).unwrap_or_default();
+        let message: String = message.replace('\n', " ⏎ ").chars().take(WIDTH).collect();
+        let owner = format!("{}/{}", text(&kubernetes["namespace_name"]), text(&kubernetes["owner_name"]));
+        if !self.is_terminal {
+            return format!("{tag}  {owner}  {level:<5}  {message}");
+        }
+        let colour = match level.as_str() {
+            "error" => 31,
+            "warn" => 33,
+            "" => 35,
+            _ => 32,
+        };
+        format!("\u{1b}[36m{owner:<18}\u{1b}[0m \u{1b}[{colour}m{level:<5}\u{1b}[0m {message}")
+    }
+}

@@ -1,1 +1,23 @@
-//! Harness.
+//! What the system tests are made of: a kubelet that writes, a receiver that counts, an agent that can be killed.
+//!
+//! Nothing here uses the agent's own code: the encodings are read back by other people's libraries.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "in a test harness a failure is a failed test")]
+
+pub mod agent;
+pub mod forward_server;
+pub mod kubelet;
+
+use std::time::{Duration, Instant};
+
+/// How long to wait for what must happen before the test is called hung.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds; a hang is a failed test that says what it waited for.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -109,7 +109,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_reply_that_is_none_is_an_error_and_not_a_wait() {
-        assert!(Replies::default().next(&mut [0xc1u8].as_slice()).await.is_err());
         let endless = vec![0xdb, 0xff, 0xff, 0xff, 0xff].into_iter().chain(std::iter::repeat_n(b'x', MAX_REPLY)).collect::<Vec<_>>();
         let error = Replies::default().next(&mut endless.as_slice()).await.unwrap_err();
         assert!(error.to_string().contains("longer"), "{error}");

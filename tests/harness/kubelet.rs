@@ -1,0 +1,166 @@
+//! A node's log directory, written as containerd and the kubelet do.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// containerd's `max_container_log_line_size`.
+pub const MAX_LINE: usize = 16 << 10;
+
+/// The node: a temporary directory with `pods/` and whatever a test puts beside it.
+pub struct Node {
+    directory: tempfile::TempDir,
+}
+
+/// One container's log.
+pub struct Log {
+    /// Its directory.
+    pub directory: PathBuf,
+    file: File,
+    rotations: u32,
+    nanos: u64,
+    /// Written lines so far: the sequence number of the next.
+    pub next: u64,
+    /// What sequence numbers begin with.
+    pub writer: String,
+}
+
+// === impl Node ===
+
+impl Default for Node {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Node {
+    /// An empty node.
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("pods")).unwrap();
+        Node { directory }
+    }
+
+    /// The temporary directory.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts a container: namespace `ns`, container `app`, UID `uid-POD`.
+    pub fn container(&self, pod: &str) -> Log {
+        let directory = self.path().join("pods").join(format!("ns_{pod}_uid-{pod}")).join("app");
+        fs::create_dir_all(&directory).unwrap();
+        let file = append(&directory.join("0.log"));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Log { directory, file, rotations: 0, nanos: now.as_nanos() as u64, next: 0, writer: pod.to_owned() }
+    }
+
+    /// Writes a v1 List of pods beside the logs.
+    pub fn write_pods(&self, pods: &[serde_json::Value]) {
+        let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": pods });
+        fs::write(self.path().join("pods.json"), list.to_string()).unwrap();
+    }
+}
+
+/// A pod of `container` as the API serves it, of the Deployment `POD-owner`.
+pub fn pod(name: &str, annotations: &serde_json::Value) -> serde_json::Value {
+    serde_json::json!({
+        "metadata": {
+            "name": name, "namespace": "ns", "uid": format!("uid-{name}"),
+            "labels": { "app": name, "pod-template-hash": "abc12" },
+            "annotations": annotations,
+            "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{name}-owner-abc12"), "uid": "r", "controller": true }],
+        },
+        "spec": { "nodeName": "node-1", "containers": [{ "name": "app", "image": "registry.example/app:1" }] },
+        "status": { "podIP": "10.0.0.9", "containerStatuses": [{ "name": "app", "containerID": "containerd://c0ffee", "imageID": "sha256:1", "restartCount": 0 }] },
+    })
+}
+
+fn append(path: &Path) -> File {
+    File::options().create(true).append(true).open(path).unwrap()
+}
+
+// === impl Log ===
+
+impl Log {
+    /// Writes `count` numbered lines of about `bytes` bytes each.
+    pub fn lines(&mut self, count: u64, bytes: usize) {
+        for _ in 0..count {
+            let head = format!("seq={}:{} ", self.writer, self.next);
+            let fill = "x".repeat(bytes.saturating_sub(head.len()));
+            self.line("stdout", &format!("{head}{fill}"));
+            self.next += 1;
+        }
+    }
+
+    /// Writes one line, cut into partial ones where containerd cuts it.
+    pub fn line(&mut self, stream: &str, text: &str) {
+        let pieces: Vec<&[u8]> = if text.is_empty() { vec![b""] } else { text.as_bytes().chunks(MAX_LINE).collect() };
+        for (n, piece) in pieces.iter().enumerate() {
+            self.piece(stream, n + 1 < pieces.len(), piece);
+        }
+    }
+
+    /// Writes one CRI line.
+    pub fn piece(&mut self, stream: &str, partial: bool, content: &[u8]) {
+        let tag = if partial { 'P' } else { 'F' };
+        self.nanos += 1000;
+        let mut bytes = format!("{} {stream} {tag} ", rfc3339(self.nanos)).into_bytes();
+        bytes.extend_from_slice(content);
+        bytes.push(b'\n');
+        self.raw(&bytes);
+    }
+
+    /// Writes bytes as they are.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.file.write_all(bytes).unwrap();
+    }
+
+    /// Renames the file and begins a new one, as the kubelet and the runtime do; gives the old one's path.
+    pub fn rotate(&mut self) -> PathBuf {
+        self.rotations += 1;
+        let rotated = self.directory.join(format!("0.log.20260101-{:06}", self.rotations));
+        fs::rename(self.path(), &rotated).unwrap();
+        self.file = append(&self.path());
+        rotated
+    }
+
+    /// Compresses a rotated file, as the kubelet does: through a temporary file, then the original is removed.
+    pub fn gzip(&self, rotated: &Path) -> PathBuf {
+        let name = rotated.display().to_string();
+        let temporary = PathBuf::from(format!("{name}.tmp"));
+        let mut encoder = flate2::write::GzEncoder::new(File::create(&temporary).unwrap(), flate2::Compression::default());
+        encoder.write_all(&fs::read(rotated).unwrap()).unwrap();
+        encoder.finish().unwrap();
+        let compressed = PathBuf::from(format!("{name}.gz"));
+        fs::rename(&temporary, &compressed).unwrap();
+        fs::remove_file(rotated).unwrap();
+        compressed
+    }
+
+    /// Cuts the file to nothing and goes on writing at its start.
+    pub fn truncate(&mut self) {
+        self.file.set_len(0).unwrap();
+    }
+
+    /// Removes the whole pod's directory.
+    pub fn delete_pod(&self) {
+        fs::remove_dir_all(self.directory.parent().unwrap()).unwrap();
+    }
+
+    /// The current file.
+    pub fn path(&self) -> PathBuf {
+        self.directory.join("0.log")
+    }
+}
+
+/// Nanoseconds since the epoch as Go's RFC3339Nano writes them: trailing zeros trimmed.
+fn rfc3339(nanos: u64) -> String {
+    // A fixed day is enough: only the time of day changes within a test.
+    let second = nanos / 1_000_000_000 % 86_400;
+    let fraction = format!("{:09}", nanos % 1_000_000_000);
+    let fraction = fraction.trim_end_matches('0');
+    let dot = if fraction.is_empty() { "" } else { "." };
+    format!("2026-11-24T{:02}:{:02}:{:02}{dot}{fraction}Z", second / 3600, second / 60 % 60, second % 60)
+}

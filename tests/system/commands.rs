@@ -1,0 +1,92 @@
+//! The commands: what they print and how they exit.
+
+use std::process::{Command, Output};
+
+use sidelight_tests::eventually;
+use sidelight_tests::forward_server::ForwardServer;
+use sidelight_tests::kubelet::Node;
+
+use crate::{BINARY, config, start};
+
+fn sidelight(arguments: &[&str]) -> Output {
+    Command::new(BINARY).args(arguments).output().unwrap()
+}
+
+#[test]
+fn the_demo_ends_by_itself_and_says_that_every_line_arrived() {
+    let output = sidelight(&["demo", "--for", "3s"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("every line arrived; 0 came twice"), "{text}");
+}
+
+#[test]
+fn check_prints_every_mistake_with_its_path_and_exits_with_64() {
+    let node = Node::new();
+    let file = node.path().join("bad.yaml");
+    let bad = "logs:\n  root: /x\n  parse: jsno\n  max_record: lots\n  colour: red\n  outputs:\n  - forward: { upstreams: [nohost], tag: '{what}' }\n    match: { labels: 'a in b' }\n";
+    std::fs::write(&file, bad).unwrap();
+    let output = sidelight(&["check", file.to_str().unwrap()]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    for path in ["logs.parse:", "logs.max_record:", "logs.colour:", "upstreams[0]:", ".tag:", ".match.labels:"] {
+        assert!(text.contains(path), "{path} is missing:\n{text}");
+    }
+    assert!(text.contains("6 mistakes"), "{text}");
+}
+
+#[test]
+fn check_shows_what_is_in_force_and_the_memory_but_no_secret() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let file = node.path().join("good.yaml");
+    std::fs::write(&file, config(&node, &server, "", "      shared_key: hunter2\n")).unwrap();
+    let output = sidelight(&["check", file.to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("memory_budget: 24MiB") && text.contains("sum"), "{text}");
+    assert!(!text.contains("hunter2"));
+}
+
+#[test]
+fn files_outputs_and_explain_answer_in_tables_and_in_json() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let mut log = node.container("web");
+    log.lines(100, 100);
+    let agent = start(&node, &server);
+    eventually("all lines", || server.count("web") == 100);
+    agent.settle();
+    let admin = format!("http://{}", agent.api_address());
+    let ask = |arguments: &[&str]| {
+        let output = sidelight(&[arguments, &["--admin", &admin]].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, files) = ask(&["files"]);
+    assert!(code == Some(0) && files.contains("NAMESPACE") && files.contains("0.log"), "{files}");
+    let (_, outputs) = ask(&["outputs", "-o", "json"]);
+    let outputs: serde_json::Value = serde_json::from_str(&outputs).unwrap();
+    assert_eq!(outputs["outputs"][0]["name"], "forward");
+    assert_eq!(outputs["outputs"][0]["delivered"], std::fs::metadata(log.path()).unwrap().len());
+    let (code, why) = ask(&["explain", "ns/web"]);
+    assert!(code == Some(0) && why.contains("ns/web: collected") && why.contains("tag kube.ns"), "{why}");
+    assert_eq!(ask(&["explain", "ns/none"]).0, Some(1));
+    assert_eq!(sidelight(&["files", "--admin", "http://127.0.0.1:1"]).status.code(), Some(69));
+}
+
+#[test]
+fn a_bad_reload_keeps_the_old_config_and_a_good_one_takes_effect() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let mut log = node.container("a");
+    let agent = start(&node, &server);
+    log.lines(100, 100);
+    eventually("the first lines", || server.count("a") == 100);
+    let file = node.path().join("sidelight.yaml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, "logs: nonsense").unwrap();
+    eventually("the bad one is refused", || agent.metric("sidelight_config_last_reload_successful") == 0.0);
+    log.lines(100, 100);
+    eventually("lines still flow", || server.count("a") == 200);
+    std::fs::write(&file, good.replace("upstreams:", "tag: changed\n      upstreams:")).unwrap();
+    eventually("the good one is taken", || agent.metric("sidelight_config_last_reload_successful") == 1.0);
+    log.lines(100, 100);
+    eventually("lines with the new tag", || server.received().iter().filter(|received| received.tag == "changed").count() == 100);
+    agent.settle();
+    assert_eq!(server.assert_complete("a", 300), 0);
+}

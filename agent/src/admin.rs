@@ -132,7 +132,11 @@ impl Health {
         if let Some(reason) = &*self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
             return unavailable(&format!("{reason}\n"));
         }
-        if self.view().is_some() { Response::text("ok\n") } else { unavailable("the first listing of the logs is not done\n") }
+        if self.view().is_some() {
+            Response::text("ok\n")
+        } else {
+            unavailable("the first listing of the logs is not done\n")
+        }
     }
 }
 
@@ -145,12 +149,17 @@ impl Admin {
     /// When an address cannot be bound.
     pub fn start(config: &config::Admin, registry: &Registry, health: Arc<Health>) -> anyhow::Result<Self> {
         let bind = |key: &str, address: &str| {
-            Server::bind(address).with_context(|| format!("cannot listen on {address} (admin.{key}): is another agent running? choose a free port"))
+            Server::bind(address).with_context(|| {
+                format!(
+                    "cannot listen on {address} (admin.{key}): is another agent running? choose a free port"
+                )
+            })
         };
         let (network, api) = (bind("listen", &config.listen)?, bind("api", &config.api)?);
         tracing::info!(listen = %network.local_addr()?, api = %api.local_addr()?, "admin servers are up");
         let (registry, for_network) = (registry.clone(), health.clone());
-        let network = network.spawn("admin", Arc::new(move |request| answer_network(request, &registry, &for_network)))?;
+        let network = network
+            .spawn("admin", Arc::new(move |request| answer_network(request, &registry, &for_network)))?;
         let api = api.spawn("admin-api", Arc::new(move |request| answer_api(request, &health)))?;
         Ok(Admin { _network: network, _api: api })
     }

@@ -113,11 +113,17 @@ pub fn run_until(start: Start, stop: &AtomicBool) -> anyhow::Result<u8> {
     run_with(start, |_| Ok(Orders::Flag(stop)))
 }
 
-fn run_with<'a>(start: Start, orders: impl FnOnce(&Runtime) -> anyhow::Result<Orders<'a>>) -> anyhow::Result<u8> {
+fn run_with<'a>(
+    start: Start,
+    orders: impl FnOnce(&Runtime) -> anyhow::Result<Orders<'a>>,
+) -> anyhow::Result<u8> {
     raise_descriptor_limit();
     let parts = Parts::new()?;
     let admin = Admin::start(&start.config.admin, &parts.registry, parts.health.clone())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the async runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
     let orders = orders(&runtime)?;
     let code = runtime.block_on(serve(start, &parts, orders));
     drop(admin);
@@ -181,6 +187,7 @@ async fn run_pipelines(
         let ended = pipeline.hand_over(Instant::now() + RELOAD_WAIT).await;
         saver.save(&ended.generations(), &ended.outputs);
         pipeline = Pipeline::start(config.clone(), parts, saver.load(), ended.containers)?;
+        parts.health.set_reloaded(true);
         tracing::info!("the new configuration is in force");
     }
 }
@@ -199,7 +206,6 @@ fn reload_config(file: &Path, old: &Config, health: &Health) -> Option<Config> {
                     tracing::warn!(key, "this key takes effect only after a restart");
                 }
             }
-            health.set_reloaded(true);
             let mut new = new;
             new.data_dir.clone_from(&old.data_dir);
             Some(new)
@@ -246,9 +252,12 @@ fn start_cluster(
 ) -> anyhow::Result<(watch::Sender<bool>, tokio::task::JoinHandle<()>)> {
     let source = match config.kubernetes.source {
         MetadataSource::Cluster => {
-            cluster::Source::Cluster { node: config.node.clone(), namespace_labels: config.logs.namespace_labels }
+            let namespace_labels = config.logs.namespace_labels;
+            cluster::Source::Cluster { node: config.node.clone(), namespace_labels, kubeconfig: None }
         }
-        MetadataSource::File => cluster::Source::File { path: config.kubernetes.file.clone().unwrap_or_default() },
+        MetadataSource::File => {
+            cluster::Source::File { path: config.kubernetes.file.clone().unwrap_or_default() }
+        }
         MetadataSource::None => cluster::Source::None,
     };
     let metrics = cluster::Metrics::register(&parts.registry)?;
@@ -288,7 +297,11 @@ impl Saver {
 
     /// Writes the file. A full disk costs duplicates after a crash, nothing else: the next second tries again.
     fn save(&mut self, generations: &[Arc<crate::logs::generation::Generation>], outputs: &[String]) {
-        let bytes = crate::checkpoint::store::render(generations.iter().map(Arc::as_ref), outputs, &self.earlier_outputs);
+        let bytes = crate::checkpoint::store::render(
+            generations.iter().map(Arc::as_ref),
+            outputs,
+            &self.earlier_outputs,
+        );
         match self.data_dir.save(&bytes) {
             Ok(()) => self.failing = false,
             Err(error) => {

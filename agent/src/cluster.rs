@@ -2,23 +2,21 @@
 
 mod api;
 mod file;
+mod namespaces;
 mod owner;
 mod persist;
+mod retry;
+mod store;
 mod watch;
 
-use std::collections::{BTreeMap, HashMap};
+pub use store::Store;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{Gauge, IntCounter, Registry};
 use serde::{Deserialize, Serialize};
-
-use crate::wake::Wake;
-
-/// What is kept is written to disk at most this often.
-const PERSIST_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Annotations that give the UID under which the kubelet keeps a static pod's logs (`pkg/kubelet/types/pod_update.go`).
 const STATIC_POD_HASHES: [&str; 2] = ["kubernetes.io/config.hash", "kubernetes.io/config.mirror"];
@@ -62,9 +60,9 @@ pub struct Owner {
 pub struct Container {
     /// Name.
     pub name: String,
-    /// Image as the pod asks for it.
+    /// Image as the runtime calls it; before it runs, as the pod asks for it.
     pub image: String,
-    /// Image as it runs, with its digest.
+    /// Image as it runs, with its digest: Fluent Bit's `container_hash`.
     pub image_id: Option<String>,
     /// Id at the runtime, without the runtime's name.
     pub id: Option<String>,
@@ -81,6 +79,8 @@ pub enum Source {
         node: String,
         /// Whether namespaces' labels are asked for.
         namespace_labels: bool,
+        /// How to reach it; without one `KUBECONFIG`, `~/.kube/config` or the pod's service account say.
+        kubeconfig: Option<PathBuf>,
     },
     /// A v1 List, read again when it changes.
     File {
@@ -99,146 +99,12 @@ pub struct Metrics {
     last_event: Gauge,
 }
 
-/// All pods of the node, by the UID in their log path. A pod stays until its log files are gone as well. Cheap to
-/// clone.
-#[derive(Clone, Debug, Default)]
-pub struct Store(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    pods: Mutex<HashMap<String, Entry>>,
-    version: AtomicU64,
-    synced: AtomicBool,
-    readers: Mutex<Vec<Arc<Wake>>>,
-}
-
-#[derive(Clone, Debug)]
-struct Entry {
-    pod: Arc<Pod>,
-    /// Kubernetes does not know it any more.
-    deleted: bool,
-}
-
 // === impl Pod ===
 
 impl Pod {
-    /// The UIDs under which its logs may lie: its own, and a static pod's hash.
-    fn path_uids(&self) -> Vec<String> {
-        let hashes = STATIC_POD_HASHES.iter().filter_map(|name| self.annotations.get(*name));
-        let mut uids: Vec<String> = hashes.chain([&self.uid]).cloned().collect();
-        uids.sort();
-        uids.dedup();
-        uids
-    }
-}
-
-// === impl Store ===
-
-impl Store {
-    /// An empty one.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Wakes somebody whenever something changes.
-    pub fn subscribe(&self, wake: Arc<Wake>) {
-        self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).push(wake);
-    }
-
-    /// Goes up with every change.
-    pub fn version(&self) -> u64 {
-        self.0.version.load(Ordering::Acquire)
-    }
-
-    /// Whether the first list has been seen.
-    pub fn synced(&self) -> bool {
-        self.0.synced.load(Ordering::Acquire)
-    }
-
-    /// The pod whose logs lie under this UID.
-    pub fn pod(&self, path_uid: &str) -> Option<Arc<Pod>> {
-        self.lock().get(path_uid).map(|entry| entry.pod.clone())
-    }
-
-    /// The pods of this name: more than one when it was created again.
-    pub fn find(&self, namespace: &str, name: &str) -> Vec<Arc<Pod>> {
-        let pods = self.lock();
-        let mut found: Vec<Arc<Pod>> =
-            pods.values().map(|entry| &entry.pod).filter(|pod| pod.namespace == namespace && pod.name == name).cloned().collect();
-        found.sort_by(|a, b| a.uid.cmp(&b.uid));
-        found.dedup_by(|a, b| a.uid == b.uid);
-        found
-    }
-
-    /// Forgets the pods that Kubernetes has deleted and that have no logs left.
-    pub fn retain(&self, has_logs: &dyn Fn(&str) -> bool) {
-        let mut pods = self.lock();
-        let before = pods.len();
-        pods.retain(|uid, entry| !entry.deleted || has_logs(uid));
-        let changed = pods.len() != before;
-        drop(pods);
-        if changed {
-            self.0.version.fetch_add(1, Ordering::Release);
-        }
-    }
-
-    /// Adds or replaces a pod; one that is the same changes nothing, and wakes nobody.
-    fn apply(&self, pod: Pod) {
-        let pod = Arc::new(pod);
-        let mut changed = false;
-        let mut pods = self.lock();
-        for uid in pod.path_uids() {
-            match pods.get_mut(&uid) {
-                Some(entry) if entry.pod == pod => entry.deleted = false,
-                _ => {
-                    pods.insert(uid, Entry { pod: pod.clone(), deleted: false });
-                    changed = true;
-                }
-            }
-        }
-        drop(pods);
-        if changed {
-            self.changed();
-        }
-    }
-
-    fn delete(&self, uid: &str) {
-        for entry in self.lock().values_mut().filter(|entry| entry.pod.uid == uid) {
-            entry.deleted = true;
-        }
-    }
-
-    /// A whole list was seen: what is not in it is deleted.
-    fn replace(&self, pods: Vec<Pod>) {
-        let present: Vec<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
-        pods.into_iter().for_each(|pod| self.apply(pod));
-        for entry in self.lock().values_mut().filter(|entry| !present.contains(&entry.pod.uid)) {
-            entry.deleted = true;
-        }
-        if !self.0.synced.swap(true, Ordering::AcqRel) {
-            self.changed();
-        }
-    }
-
-    /// What an earlier run has left: true until Kubernetes says otherwise.
-    fn restore(&self, pods: Vec<Pod>) {
-        pods.into_iter().for_each(|pod| self.apply(pod));
-    }
-
-    fn all(&self) -> Vec<Arc<Pod>> {
-        let mut pods: Vec<Arc<Pod>> = self.lock().values().map(|entry| entry.pod.clone()).collect();
-        pods.sort_by(|a, b| a.uid.cmp(&b.uid));
-        pods.dedup_by(|a, b| a.uid == b.uid);
-        pods
-    }
-
-    fn changed(&self) {
-        self.0.version.fetch_add(1, Ordering::Release);
-        self.0.readers.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(|reader| reader.wake());
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
-        self.0.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The UID in its logs' path, if that is not its own.
+    fn static_hash(&self) -> Option<&str> {
+        STATIC_POD_HASHES.iter().find_map(|name| self.annotations.get(*name)).map(String::as_str)
     }
 }
 
@@ -251,9 +117,18 @@ impl Metrics {
     /// When a name is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Metrics {
-            events: IntCounter::new("sidelight_cluster_watch_events_total", "Pods that the API server, or the file, has told about.")?,
-            errors: IntCounter::new("sidelight_cluster_watch_errors_total", "Failures of the watch; it is taken up again each time.")?,
-            last_event: Gauge::new("sidelight_cluster_last_event_timestamp_seconds", "When the API server, or the file, last told something.")?,
+            events: IntCounter::new(
+                "sidelight_cluster_watch_events_total",
+                "Pods that the API server, or the file, has told about.",
+            )?,
+            errors: IntCounter::new(
+                "sidelight_cluster_watch_errors_total",
+                "Failures of the watch; it is taken up again each time.",
+            )?,
+            last_event: Gauge::new(
+                "sidelight_cluster_last_event_timestamp_seconds",
+                "When the API server, or the file, last told something.",
+            )?,
         };
         registry.register(Box::new(metrics.events.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
@@ -274,77 +149,25 @@ pub async fn run(
     store: Store,
     data_dir: PathBuf,
     metrics: Metrics,
-    mut stop: tokio::sync::watch::Receiver<bool>,
+    stop: tokio::sync::watch::Receiver<bool>,
 ) {
     if matches!(source, Source::None) {
-        store.0.synced.store(true, Ordering::Release);
+        store.set_synced();
         return;
     }
-    let mut persisted = persist::Persisted::open(&data_dir);
+    let persisted = persist::Persisted::open(&data_dir);
     store.restore(persisted.load());
-    let keep = async {
-        loop {
-            tokio::time::sleep(PERSIST_INTERVAL).await;
-            persisted.save_if_changed(&store);
-        }
-    };
     let update = async {
         match source {
-            Source::Cluster { node, namespace_labels } => watch::run(&node, namespace_labels, &store, &metrics).await,
+            Source::Cluster { node, namespace_labels, kubeconfig } => {
+                watch::run(kubeconfig.as_deref(), &node, namespace_labels, &store, &metrics).await;
+            }
             Source::File { path } => file::run(&path, &store, &metrics).await,
             Source::None => {}
         }
     };
     tokio::select! {
         () = update => {}
-        () = keep => {}
-        _ = stop.wait_for(|stop| *stop) => {}
-    }
-    persisted.save_if_changed(&store);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pod(uid: &str, label: &str) -> Pod {
-        Pod { uid: uid.to_owned(), labels: BTreeMap::from([("l".to_owned(), label.to_owned())]), ..Pod::default() }
-    }
-
-    #[test]
-    fn a_pod_stays_until_it_is_deleted_and_its_logs_are_gone() {
-        let store = Store::new();
-        store.replace(vec![pod("a", "1"), pod("b", "1")]);
-        store.retain(&|_| false);
-        assert!(store.pod("a").is_some(), "Kubernetes has it");
-        store.delete("a");
-        store.replace(vec![]);
-        store.retain(&|uid| uid == "a");
-        assert!(store.pod("a").is_some() && store.pod("b").is_none());
-    }
-
-    #[test]
-    fn a_change_wakes_readers_and_the_same_again_does_not() {
-        let store = Store::new();
-        let wake = Arc::new(Wake::new().unwrap());
-        store.subscribe(wake.clone());
-        store.apply(pod("a", "1"));
-        assert!(wake.take());
-        store.apply(pod("a", "1"));
-        assert!(!wake.take());
-        store.apply(pod("a", "2"));
-        assert!(wake.take());
-    }
-
-    #[test]
-    fn a_static_pod_is_found_by_the_hash_in_its_log_path() {
-        let store = Store::new();
-        let mut mirror = pod("api-uid", "1");
-        mirror.annotations.insert("kubernetes.io/config.hash".to_owned(), "hash".to_owned());
-        store.apply(mirror);
-        assert_eq!(store.pod("hash").unwrap().uid, "api-uid");
-        store.delete("api-uid");
-        store.retain(&|uid| uid == "hash");
-        assert!(store.pod("hash").is_some());
+        () = persisted.keep(&store, stop) => {}
     }
 }

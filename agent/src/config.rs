@@ -262,7 +262,8 @@ impl Config {
     /// # Errors
     /// All mistakes, one line each.
     pub fn load(path: &Path, environment: Environment<'_>) -> Result<Self, Vec<String>> {
-        let text = std::fs::read_to_string(path).map_err(|error| vec![format!("cannot read {}: {error}", path.display())])?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| vec![format!("cannot read {}: {error}", path.display())])?;
         Self::parse(&text, environment)
     }
 
@@ -279,7 +280,10 @@ impl Config {
         let (workers, outputs) = (self.workers as u64, self.logs.outputs.len() as u64);
         vec![
             ("program and allocator", 6 << 20),
-            ("reader buffers (window and scratch, each worker)", workers * (READ_WINDOW as u64 + 2 * self.logs.max_record)),
+            (
+                "reader buffers (window and scratch, each worker)",
+                workers * (READ_WINDOW as u64 + 2 * self.logs.max_record),
+            ),
             ("payload (memory_budget)", self.memory_budget),
             ("connections (each output)", outputs * (256 << 10)),
         ]

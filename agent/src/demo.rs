@@ -39,7 +39,9 @@ pub fn run(duration: Option<Duration>) -> anyhow::Result<u8> {
     let stop = Arc::new(AtomicBool::new(false));
     let agent = std::thread::Builder::new().name("agent".to_owned()).spawn({
         let stop = stop.clone();
-        move || app::run_until(Start { config_file: None, config, grace_period: Duration::from_secs(20) }, &stop)
+        move || {
+            app::run_until(Start { config_file: None, config, grace_period: Duration::from_secs(20) }, &stop)
+        }
     })?;
     let interrupted = interruption()?;
     let begun = Instant::now();

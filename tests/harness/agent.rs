@@ -90,7 +90,8 @@ impl Agent {
         for output in ["sidelight_log_source_bytes_unaccounted", "sidelight_log_source_bytes_in_flight"] {
             assert_eq!(self.metric(output), 0.0, "{output}\n{}", self.log());
         }
-        let ended = self.metric("sidelight_log_source_bytes_delivered_total") + self.metric("sidelight_log_source_bytes_dropped_total");
+        let ended = self.metric("sidelight_log_source_bytes_delivered_total")
+            + self.metric("sidelight_log_source_bytes_dropped_total");
         assert_eq!(self.metric("sidelight_log_source_bytes_read_total"), ended, "read = delivered + dropped");
     }
 
@@ -108,7 +109,8 @@ impl Agent {
 
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 

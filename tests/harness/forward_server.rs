@@ -30,7 +30,7 @@ pub struct Faults {
     pub lose_acks: AtomicU64,
     /// The connection is cut behind so many bytes of messages; 0: never. Used up by one cut.
     pub cut_after: AtomicU64,
-    /// Nothing is read.
+    /// Nothing more is taken or acknowledged.
     pub stall: AtomicBool,
     /// A message with this text in it is refused: the connection is closed without an acknowledgement.
     pub refuse: Mutex<Option<String>>,
@@ -57,7 +57,8 @@ struct Shared {
 impl ForwardServer {
     /// Listens on a free port of the loopback interface.
     pub fn start() -> Self {
-        let mut server = ForwardServer { address: "127.0.0.1:0".parse().unwrap(), shared: Arc::default(), thread: None };
+        let mut server =
+            ForwardServer { address: "127.0.0.1:0".parse().unwrap(), shared: Arc::default(), thread: None };
         server.listen();
         server
     }
@@ -133,7 +134,12 @@ impl ForwardServer {
         let empty = BTreeMap::new();
         let arrived = sequences.get(writer).unwrap_or(&empty);
         let missing: Vec<u64> = (0..lines).filter(|number| !arrived.contains_key(number)).collect();
-        assert!(missing.is_empty(), "{} of {lines} lines of {writer} are lost: {:?} …", missing.len(), &missing[..missing.len().min(10)]);
+        assert!(
+            missing.is_empty(),
+            "{} of {lines} lines of {writer} are lost: {:?} …",
+            missing.len(),
+            &missing[..missing.len().min(10)]
+        );
         assert_eq!(arrived.len() as u64, lines, "lines of {writer} that were never written");
         arrived.values().map(|times| times - 1).sum()
     }
@@ -163,17 +169,22 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
             }
         };
         let refused = shared.faults.refuse.lock().unwrap().clone();
-        if refused.is_some_and(|text| records.iter().any(|received| received.record.to_string().contains(&text))) {
+        if refused
+            .is_some_and(|text| records.iter().any(|received| received.record.to_string().contains(&text)))
+        {
             return Ok(());
         }
         let chunk = message[2]["chunk"].clone();
         shared.received.lock().unwrap().extend(records);
         let lose = |left: u64| left.checked_sub(1);
-        if shared.faults.lose_acks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() || chunk.is_nil() {
+        if shared.faults.lose_acks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok()
+            || chunk.is_nil()
+        {
             continue;
         }
         let mut answer = Vec::new();
-        rmpv::encode::write_value(&mut answer, &Value::Map(vec![(Value::from("ack"), chunk)])).map_err(io::Error::other)?;
+        rmpv::encode::write_value(&mut answer, &Value::Map(vec![(Value::from("ack"), chunk)]))
+            .map_err(io::Error::other)?;
         (&*stream).write_all(&answer)?;
     }
 }
@@ -187,11 +198,12 @@ struct Gate<'a> {
 impl Read for Gate<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let faults = &self.shared.faults;
+        let cut_after = faults.cut_after.load(Ordering::SeqCst) as usize;
+        let read = (&*self.stream).read(buffer)?;
+        // Behind the read: what was waited for inside the kernel stalls too.
         while faults.stall.load(Ordering::SeqCst) && !self.shared.stopping.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let cut_after = faults.cut_after.load(Ordering::SeqCst) as usize;
-        let read = (&*self.stream).read(buffer)?;
         if cut_after > 0 && read > 0 {
             let left = cut_after.saturating_sub(read);
             faults.cut_after.store(left as u64, Ordering::SeqCst);
@@ -214,7 +226,9 @@ fn check(message: &Value) -> Result<Vec<Received>, String> {
         None => packed.to_vec(),
         Some("gzip") => {
             let mut bytes = Vec::new();
-            flate2::read::MultiGzDecoder::new(packed).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            flate2::read::MultiGzDecoder::new(packed)
+                .read_to_end(&mut bytes)
+                .map_err(|error| error.to_string())?;
             bytes
         }
         Some("zstd") => zstd::decode_all(packed).map_err(|error| error.to_string())?,
@@ -223,7 +237,8 @@ fn check(message: &Value) -> Result<Vec<Received>, String> {
     let mut rest = inflated.as_slice();
     let mut records = Vec::new();
     while !rest.is_empty() {
-        let entry = rmpv::decode::read_value(&mut rest).map_err(|error| format!("an entry is broken: {error}"))?;
+        let entry =
+            rmpv::decode::read_value(&mut rest).map_err(|error| format!("an entry is broken: {error}"))?;
         let entry = entry.as_array().filter(|entry| entry.len() == 2).ok_or("an entry is no pair")?;
         let time = match &entry[0] {
             Value::Ext(0, bytes) if bytes.len() == 8 => {
@@ -300,7 +315,11 @@ mod tests {
             bytes
         };
         let message = |bytes: Vec<u8>, size: u64| {
-            Value::Array(vec![Value::from("t"), Value::Binary(bytes), Value::Map(vec![(Value::from("size"), Value::from(size))])])
+            Value::Array(vec![
+                Value::from("t"),
+                Value::Binary(bytes),
+                Value::Map(vec![(Value::from("size"), Value::from(size))]),
+            ])
         };
         let twice = Value::Map(vec![(Value::from("a"), Value::Nil), (Value::from("a"), Value::Nil)]);
         assert!(check(&message(entry(Value::Map(vec![])), 1)).is_ok());

@@ -96,7 +96,8 @@ impl Log {
 
     /// Writes one line, cut into partial ones where containerd cuts it.
     pub fn line(&mut self, stream: &str, text: &str) {
-        let pieces: Vec<&[u8]> = if text.is_empty() { vec![b""] } else { text.as_bytes().chunks(MAX_LINE).collect() };
+        let pieces: Vec<&[u8]> =
+            if text.is_empty() { vec![b""] } else { text.as_bytes().chunks(MAX_LINE).collect() };
         for (n, piece) in pieces.iter().enumerate() {
             self.piece(stream, n + 1 < pieces.len(), piece);
         }
@@ -130,7 +131,8 @@ impl Log {
     pub fn gzip(&self, rotated: &Path) -> PathBuf {
         let name = rotated.display().to_string();
         let temporary = PathBuf::from(format!("{name}.tmp"));
-        let mut encoder = flate2::write::GzEncoder::new(File::create(&temporary).unwrap(), flate2::Compression::default());
+        let mut encoder =
+            flate2::write::GzEncoder::new(File::create(&temporary).unwrap(), flate2::Compression::default());
         encoder.write_all(&fs::read(rotated).unwrap()).unwrap();
         encoder.finish().unwrap();
         let compressed = PathBuf::from(format!("{name}.gz"));

@@ -2,9 +2,14 @@
 //!
 //! Nothing here uses the agent's own code: the encodings are read back by other people's libraries.
 
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "in a test harness a failure is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "in a test harness a failure is a failed test"
+)]
 
 pub mod agent;
+pub mod api_server;
 pub mod forward_server;
 pub mod kubelet;
 

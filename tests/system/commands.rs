@@ -28,7 +28,9 @@ fn check_prints_every_mistake_with_its_path_and_exits_with_64() {
     let output = sidelight(&["check", file.to_str().unwrap()]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(64));
-    for path in ["logs.parse:", "logs.max_record:", "logs.colour:", "upstreams[0]:", ".tag:", ".match.labels:"] {
+    for path in
+        ["logs.parse:", "logs.max_record:", "logs.colour:", "upstreams[0]:", ".tag:", ".match.labels:"]
+    {
         assert!(text.contains(path), "{path} is missing:\n{text}");
     }
     assert!(text.contains("6 mistakes"), "{text}");
@@ -41,7 +43,10 @@ fn check_shows_what_is_in_force_and_the_memory_but_no_secret() {
     std::fs::write(&file, config(&node, &server, "", "      shared_key: hunter2\n")).unwrap();
     let output = sidelight(&["check", file.to_str().unwrap()]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && text.contains("memory_budget: 24MiB") && text.contains("sum"), "{text}");
+    assert!(
+        output.status.success() && text.contains("memory_budget: 24MiB") && text.contains("sum"),
+        "{text}"
+    );
     assert!(!text.contains("hunter2"));
 }
 
@@ -86,7 +91,9 @@ fn a_bad_reload_keeps_the_old_config_and_a_good_one_takes_effect() {
     std::fs::write(&file, good.replace("upstreams:", "tag: changed\n      upstreams:")).unwrap();
     eventually("the good one is taken", || agent.metric("sidelight_config_last_reload_successful") == 1.0);
     log.lines(100, 100);
-    eventually("lines with the new tag", || server.received().iter().filter(|received| received.tag == "changed").count() == 100);
+    eventually("lines with the new tag", || {
+        server.received().iter().filter(|received| received.tag == "changed").count() == 100
+    });
     agent.settle();
     assert_eq!(server.assert_complete("a", 300), 0);
 }

@@ -93,13 +93,19 @@ fn a_connection_cut_inside_a_message_loses_nothing() {
 fn a_pod_deleted_under_backlog_loses_nothing() {
     let (node, server) = (Node::new(), ForwardServer::start());
     server.faults().stall.store(true, Ordering::SeqCst);
-    let agent = Agent::start(BINARY, node.path(), &config(&node, &server, "  parse: none\n", "      ack_timeout: 60s\n      compress: none\n"));
+    let agent = Agent::start(
+        BINARY,
+        node.path(),
+        &config(&node, &server, "  parse: none\n", "      ack_timeout: 60s\n      compress: none\n"),
+    );
     let mut log = node.container("a");
     // More than the memory budget and the socket's buffers hold.
     log.lines(100_000, 600);
     log.rotate();
     log.lines(10_000, 600);
-    eventually("both files are open", || agent.api("/api/v1/files")["files"].as_array().is_some_and(|files| files.len() == 2));
+    eventually("both files are open", || {
+        agent.api("/api/v1/files")["files"].as_array().is_some_and(|files| files.len() == 2)
+    });
     log.delete_pod();
     eventually("the deletion is seen", || agent.metric("sidelight_log_deleted_bytes_held") > 0.0);
     server.faults().stall.store(false, Ordering::SeqCst);
@@ -160,7 +166,12 @@ fn a_poisoned_record_is_isolated() {
     eventually("the record is given up", || agent.metric("sidelight_log_records_dropped_total") == 1.0);
     agent.settle();
     server.assert_complete("a", log.next);
-    assert!(agent.get("/metrics").1.contains("sidelight_log_records_dropped_total{output=\"forward\",reason=\"rejected\"} 1"));
+    assert!(
+        agent
+            .get("/metrics")
+            .1
+            .contains("sidelight_log_records_dropped_total{output=\"forward\",reason=\"rejected\"} 1")
+    );
 }
 
 /// A second agent on the same data_dir waits, not ready, and says who holds it; it takes over when the first ends.

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a failed test")]
 
+mod cluster;
 mod commands;
 mod faults;
+mod real_kubernetes;
+mod real_receivers;
 mod records;
 mod rotation;
 

@@ -25,7 +25,7 @@ fn records(node: &Node, logs: &str, count: usize) -> Vec<Value> {
     received.into_iter().map(|received| received.record).collect()
 }
 
-fn text<'a>(value: &'a Value) -> &'a str {
+fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
@@ -76,7 +76,10 @@ fn json_is_lifted_as_it_is_and_reserved_keys_get_a_trailing_underscore() {
     let records = records(&node, "", 2);
     let record = &records[0];
     assert_eq!(text(&record["level"]), "INFO");
-    assert_eq!((record["n"].as_i64(), record["big"].as_u64(), record["f"].as_f64()), (Some(-3), Some(u64::MAX), Some(1.5)));
+    assert_eq!(
+        (record["n"].as_i64(), record["big"].as_u64(), record["f"].as_f64()),
+        (Some(-3), Some(u64::MAX), Some(1.5))
+    );
     assert_eq!(text(&record["t"]), "a\"bé😀");
     assert_eq!(record["deep"]["x"].as_array().unwrap().len(), 3);
     assert_eq!((text(&record["time_"]), text(&record["log_"])), ("then", "own"));
@@ -97,7 +100,11 @@ fn the_dialects_of_tracing_give_the_same_fields() {
     log.line("stdout", "just text, no fields");
     let records = records(&node, "  parse: auto\n", 5);
     for record in &records[..4] {
-        assert_eq!((text(&record["level"]), text(&record["message"]), text(&record["target"])), ("warn", "slow", "app::db"), "{record}");
+        assert_eq!(
+            (text(&record["level"]), text(&record["message"]), text(&record["target"])),
+            ("warn", "slow", "app::db"),
+            "{record}"
+        );
         assert_eq!(record["ms"].as_i64(), Some(12), "{record}");
     }
     assert_eq!(text(&records[0]["span"]["name"]), "request");
@@ -114,7 +121,8 @@ fn a_panic_with_its_backtrace_is_one_record() {
     let panic = "thread 'main' (7) panicked at src/main.rs:2:5:\nboom\nstack backtrace:\n   0: main\n             at ./src/main.rs:2:5\nnote: Some details";
     panic.lines().for_each(|line| log.line("stderr", line));
     log.line("stdout", "after");
-    let texts: Vec<String> = records(&node, "", 2).iter().map(|record| text(&record["log"]).to_owned()).collect();
+    let texts: Vec<String> =
+        records(&node, "", 2).iter().map(|record| text(&record["log"]).to_owned()).collect();
     assert!(texts.contains(&panic.to_owned()), "{texts:?}");
 }
 
@@ -126,7 +134,8 @@ fn bytes_that_are_not_utf8_and_torn_lines_arrive_and_stop_nothing() {
     log.piece("stdout", false, b"a\xffb\x00c");
     log.raw(b"torn line without a head\n");
     log.line("stdout", "fine");
-    let texts: Vec<String> = records(&node, "", 3).iter().map(|record| text(&record["log"]).to_owned()).collect();
+    let texts: Vec<String> =
+        records(&node, "", 3).iter().map(|record| text(&record["log"]).to_owned()).collect();
     assert_eq!(texts, ["a\u{fffd}b\u{0}c", "torn line without a head", "fine"]);
 }
 

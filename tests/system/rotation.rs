@@ -91,9 +91,15 @@ fn partial_lines_are_joined_by_stream_and_across_rotation() {
     log.rotate();
     log.piece("stdout", false, b"end");
     log.lines(1, 50);
-    eventually("all records", || server.count("out") == 1 && server.count("err") == 1 && server.count("a") == 1);
+    eventually("all records", || {
+        server.count("out") == 1 && server.count("err") == 1 && server.count("a") == 1
+    });
     agent.settle();
-    let texts: Vec<String> = server.received().iter().map(|received| received.record["log"].as_str().unwrap().to_owned()).collect();
+    let texts: Vec<String> = server
+        .received()
+        .iter()
+        .map(|received| received.record["log"].as_str().unwrap().to_owned())
+        .collect();
     assert!(texts.contains(&format!("seq=out:0 {out}{out}end")));
     assert!(texts.contains(&"seq=err:0 first second".to_owned()));
     assert_eq!(texts.len(), 3);
@@ -114,7 +120,12 @@ fn an_open_partial_line_survives_a_kill() {
     let agent = start(&node, &server);
     eventually("the joined line", || server.count("part") == 1);
     agent.settle();
-    assert!(server.received().iter().any(|received| received.record["log"].as_str() == Some("seq=part:0 begun and ended")));
+    assert!(
+        server
+            .received()
+            .iter()
+            .any(|received| received.record["log"].as_str() == Some("seq=part:0 begun and ended"))
+    );
 }
 
 /// A file that goes while no agent runs is lost, and counted.
@@ -122,7 +133,6 @@ fn an_open_partial_line_survives_a_kill() {
 fn what_is_deleted_while_no_agent_runs_is_counted_as_lost() {
     let (node, server) = (Node::new(), ForwardServer::start());
     let mut log = node.container("a");
-    let other = node.container("b");
     let agent = start(&node, &server);
     log.lines(100, 100);
     eventually("the lines", || server.count("a") == 100);
@@ -134,9 +144,7 @@ fn what_is_deleted_while_no_agent_runs_is_counted_as_lost() {
     agent.stop();
     log.delete_pod();
     server.faults().stall.store(false, std::sync::atomic::Ordering::SeqCst);
-    drop(other);
     let agent = start(&node, &server);
-    eventually("the loss is counted", || agent.get("/metrics").1.contains("reason=\"lost_unlinked\"}"));
-    let lost = agent.metric("sidelight_log_source_bytes_dropped_total");
-    assert!(lost > 10_000.0, "{lost}");
+    eventually("the loss is counted", || agent.metric("sidelight_log_source_bytes_dropped_total") > 10_000.0);
+    agent.settle();
 }

@@ -35,7 +35,10 @@ impl GlobList {
 
     /// The rules as they were written.
     pub fn rules(&self) -> Vec<String> {
-        self.rules.iter().map(|rule| if rule.admits { rule.glob.clone() } else { format!("!{}", rule.glob) }).collect()
+        self.rules
+            .iter()
+            .map(|rule| if rule.admits { rule.glob.clone() } else { format!("!{}", rule.glob) })
+            .collect()
     }
 
     /// Whether the list admits `text`.

@@ -43,7 +43,10 @@ pub(super) fn explain(view: &View, namespace: &str, name: &str) -> Explanation {
             logs.push(ContainerExplanation {
                 container: container.name.clone(),
                 collected: false,
-                reason: format!("Kubernetes knows it, but there is no log directory below {}", view.config.logs.root.display()),
+                reason: format!(
+                    "Kubernetes knows it, but there is no log directory below {}",
+                    view.config.logs.root.display()
+                ),
                 hint: "it has not started yet, or logs.root is not the kubelet's log directory".to_owned(),
             });
         }
@@ -70,8 +73,20 @@ fn explain_container(view: &View, container: &Container) -> ContainerExplanation
         return explanation(false, problem, "make the file readable for the agent");
     }
     match &settings.collect {
-        Takes::No(reason) => return explanation(false, reason.clone(), "change logs.select, logs.namespaces or the pod's annotations"),
-        Takes::Wait(reason) => return explanation(false, reason.clone(), "see whether the API server can be reached, or correct the annotation"),
+        Takes::No(reason) => {
+            return explanation(
+                false,
+                reason.clone(),
+                "change logs.select, logs.namespaces or the pod's annotations",
+            );
+        }
+        Takes::Wait(reason) => {
+            return explanation(
+                false,
+                reason.clone(),
+                "see whether the API server can be reached, or correct the annotation",
+            );
+        }
         Takes::Yes => {}
     }
     let mut taken = Vec::new();

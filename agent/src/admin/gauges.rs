@@ -47,7 +47,10 @@ impl Gauges {
             Ok(gauge)
         };
         let oldest_unread = GaugeVec::new(
-            Opts::new("sidelight_log_oldest_unread_seconds", "Age of the newest record that an output has read in the file where it is furthest behind; 0: nothing is unread."),
+            Opts::new(
+                "sidelight_log_oldest_unread_seconds",
+                "Age of the newest record that an output has read in the file where it is furthest behind; 0: nothing is unread.",
+            ),
             &["output"],
         )?;
         registry.register(Box::new(oldest_unread.clone()))?;
@@ -58,15 +61,32 @@ impl Gauges {
         registry.register(Box::new(retention_left.clone()))?;
         let build = vec("build_info", "Always 1; the version.", "version")?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let reload_successful = int("config_last_reload_successful", "Whether the last reload took the new config.")?;
+        let reload_successful =
+            int("config_last_reload_successful", "Whether the last reload took the new config.")?;
         reload_successful.set(1);
         Ok(Gauges {
-            in_flight: vec("log_source_bytes_in_flight", "Bytes of log files that are read, neither delivered nor dropped.", "output")?,
-            unaccounted: vec("log_source_bytes_unaccounted", "Bytes that are in no counter: always 0, else a defect.", "output")?,
-            lag: vec("log_lag_bytes", "Bytes of log files that the receiver has not acknowledged.", "output")?,
+            in_flight: vec(
+                "log_source_bytes_in_flight",
+                "Bytes of log files that are read, neither delivered nor dropped.",
+                "output",
+            )?,
+            unaccounted: vec(
+                "log_source_bytes_unaccounted",
+                "Bytes that are in no counter: always 0, else a defect.",
+                "output",
+            )?,
+            lag: vec(
+                "log_lag_bytes",
+                "Bytes of log files that the receiver has not acknowledged.",
+                "output",
+            )?,
             oldest_unread,
             retention_left,
-            files: vec("log_files", "Generations of log files by state: open, deleted (held open), closed.", "state")?,
+            files: vec(
+                "log_files",
+                "Generations of log files by state: open, deleted (held open), closed.",
+                "state",
+            )?,
             output_up: vec("output_up", "Whether a receiver of the output takes chunks.", "output")?,
             reload_successful,
             memory_budget: int("memory_budget_bytes", "memory_budget of the config.")?,
@@ -94,7 +114,8 @@ impl Gauges {
             self.output_up.with_label_values(&label).set(i64::from(output.status.is_up()));
         }
         for (index, output) in view.outputs.iter().enumerate() {
-            let oldest = containers.iter().filter_map(|container| oldest_unread(container, index)).fold(0.0, f64::max);
+            let oldest =
+                containers.iter().filter_map(|container| oldest_unread(container, index)).fold(0.0, f64::max);
             self.oldest_unread.with_label_values(&[&output.name]).set(oldest);
         }
         for state in ["open", "deleted", "closed"] {

@@ -22,7 +22,8 @@ pub(super) fn render(view: &View) -> String {
     );
     for output in status::outputs(view).outputs {
         let state = if output.up { "up" } else { "down" };
-        let dropped: Vec<String> = output.dropped.iter().map(|(reason, bytes)| format!("{reason} {}", bytes_text(*bytes))).collect();
+        let dropped: Vec<String> =
+            output.dropped.iter().map(|(reason, bytes)| format!("{reason} {}", bytes_text(*bytes))).collect();
         let _ = write!(
             page,
             "<tr><td>{}<td>{}<td class={state}>{state}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td>{}",
@@ -37,7 +38,8 @@ pub(super) fn render(view: &View) -> String {
     }
     page.push_str("</table><h2>Files</h2><table><tr><th>namespace<th>pod<th>container<th>file<th>state<th class=n>size<th class=n>behind");
     let mut files = status::files(view).files;
-    let behind = |file: &status::FileStatus| file.outputs.values().map(|output| output.lag_bytes).max().unwrap_or(0);
+    let behind =
+        |file: &status::FileStatus| file.outputs.values().map(|output| output.lag_bytes).max().unwrap_or(0);
     files.sort_by_key(|file| std::cmp::Reverse(behind(file)));
     let hidden = files.len().saturating_sub(MAX_FILES);
     for file in files.iter().take(MAX_FILES) {

@@ -15,7 +15,7 @@ use crate::admin::{Health, OutputView, View};
 use crate::app::Parts;
 use crate::checkpoint::store::Saved;
 use crate::config::{Config, Output, OutputKind};
-use crate::delivery::chunk::{Chunk, Compression};
+use crate::delivery::chunk::Compression;
 use crate::delivery::memory::Share;
 use crate::delivery::status::OutputStatus;
 use crate::delivery::{forward, stdout};
@@ -37,13 +37,18 @@ pub(super) struct Pipeline {
     output_names: Vec<String>,
     order: Arc<Order>,
     readers: Vec<JoinHandle<std::io::Result<()>>>,
-    stop_discovery: Arc<AtomicBool>,
-    discovery_wake: Arc<Wake>,
-    discovery: Option<JoinHandle<std::io::Result<()>>>,
+    discovery: Option<DiscoveryThread>,
     deliveries: JoinSet<()>,
     stop_deliveries: watch::Sender<Option<Instant>>,
     commits: u64,
     unaccounted: HashMap<usize, (u64, u64)>,
+}
+
+/// The thread that finds files, and how it is told to stop.
+struct DiscoveryThread {
+    stop: Arc<AtomicBool>,
+    wake: Arc<Wake>,
+    thread: JoinHandle<std::io::Result<()>>,
 }
 
 /// What is left of a pipeline: the files, still open, and how far they were acknowledged.
@@ -70,60 +75,32 @@ impl Pipeline {
     ///
     /// # Errors
     /// When the system has no thread or descriptor left.
-    pub(super) fn start(config: Arc<Config>, parts: &Parts, saved: Saved, containers: Vec<Arc<Container>>) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        config: Arc<Config>,
+        parts: &Parts,
+        saved: Saved,
+        containers: Vec<Arc<Container>>,
+    ) -> anyhow::Result<Self> {
         let wakes = (0..config.workers).map(|_| Wake::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
         let (stop_deliveries, stopped) = watch::channel(None);
         let mut deliveries = JoinSet::new();
-        let mut lanes: Vec<Vec<Lane>> = (0..config.workers).map(|_| Vec::new()).collect();
         let mut outputs = Vec::new();
-        for (index, output) in config.logs.outputs.iter().enumerate() {
-            let account = parts.accounts.output(&output.name);
-            let share = Share::new(usize::try_from(config.share()).unwrap_or(usize::MAX), wakes.clone());
-            let (chunks, receiver) = mpsc::channel(WAITING_CHUNKS);
-            for lanes in &mut lanes {
-                lanes.push(Lane::new(index, output.chunk_bytes(), compression(output), chunks.clone(), share.clone(), account.clone()));
-            }
-            let status = OutputStatus::new(account);
-            start_delivery(output, &config, receiver, status.clone(), stopped.clone(), &mut deliveries);
-            outputs.push(OutputView {
-                name: output.name.clone(),
-                kind: output.kind_name(),
-                status,
-                share,
-                lanes: lanes.iter().filter_map(|lanes| lanes.last()).map(|lane| lane.ledger().clone()).collect(),
-            });
+        // By reader, then by output.
+        let mut lanes: Vec<Vec<Lane>> = (0..config.workers).map(|_| Vec::new()).collect();
+        for output in &config.logs.outputs {
+            outputs.push(start_output(output, &config, parts, &wakes, &stopped, &mut deliveries, &mut lanes));
         }
         let inventory = Arc::new(Inventory::new(wakes));
         let order = Arc::new(Order::default());
         let readers = start_readers(&config, parts, &inventory, &order, lanes)?;
-        let view = Arc::new(View { config: config.clone(), inventory: inventory.clone(), pods: parts.pods.clone(), outputs });
-        let discovery_wake = Arc::new(Wake::new()?);
-        parts.pods.subscribe(discovery_wake.clone());
-        let stop_discovery = Arc::new(AtomicBool::new(false));
-        let discovery = Discovery {
-            config: config.clone(),
-            inventory,
-            pods: parts.pods.clone(),
-            saved,
-            accounts: parts.accounts.clone(),
-            metrics: parts.metrics.clone(),
-            wake: discovery_wake.clone(),
-            stop: stop_discovery.clone(),
-            own_pod: std::env::var("POD_UID").or_else(|_| std::env::var("POD_NAME")).ok(),
-        };
-        let (health, seen) = (parts.health.clone(), view.clone());
-        let discovery = std::thread::Builder::new()
-            .name("discovery".to_owned())
-            .spawn(move || discovery.run(containers, move || health.set_view(seen)))
-            .context("cannot start the discovery thread")?;
+        let pods = parts.pods.clone();
+        let view = Arc::new(View { config: config.clone(), inventory, pods, outputs });
         Ok(Pipeline {
             output_names: config.logs.outputs.iter().map(|output| output.name.clone()).collect(),
+            discovery: Some(DiscoveryThread::start(parts, &view, saved, containers)?),
             view,
             order,
             readers,
-            stop_discovery,
-            discovery_wake,
-            discovery: Some(discovery),
             deliveries,
             stop_deliveries,
             commits: 0,
@@ -143,7 +120,8 @@ impl Pipeline {
 
     /// Whether a position was committed since the last call.
     pub(super) fn has_moved(&mut self) -> bool {
-        let commits = self.view.outputs.iter().flat_map(|output| &output.lanes).map(|lane| lane.commits()).sum();
+        let commits =
+            self.view.outputs.iter().flat_map(|output| &output.lanes).map(|lane| lane.commits()).sum();
         std::mem::replace(&mut self.commits, commits) != commits
     }
 
@@ -177,10 +155,10 @@ impl Pipeline {
     }
 
     async fn end_discovery(&mut self) {
-        self.stop_discovery.store(true, Ordering::Relaxed);
-        self.discovery_wake.wake();
         if let Some(discovery) = self.discovery.take() {
-            joined(discovery, "discovery").await;
+            discovery.stop.store(true, Ordering::Relaxed);
+            discovery.wake.wake();
+            joined(discovery.thread, "discovery").await;
         }
     }
 
@@ -211,6 +189,71 @@ impl Pipeline {
     }
 }
 
+// === impl DiscoveryThread ===
+
+impl DiscoveryThread {
+    /// Starts it; once the first listing is done, the admin server shows `view`.
+    fn start(
+        parts: &Parts,
+        view: &Arc<View>,
+        saved: Saved,
+        containers: Vec<Arc<Container>>,
+    ) -> anyhow::Result<Self> {
+        let (stop, wake) = (Arc::new(AtomicBool::new(false)), Arc::new(Wake::new()?));
+        parts.pods.subscribe(&wake);
+        let discovery = Discovery {
+            config: view.config.clone(),
+            inventory: view.inventory.clone(),
+            pods: parts.pods.clone(),
+            saved,
+            accounts: parts.accounts.clone(),
+            metrics: parts.metrics.clone(),
+            wake: wake.clone(),
+            stop: stop.clone(),
+            own_pod: std::env::var("POD_UID").or_else(|_| std::env::var("POD_NAME")).ok(),
+        };
+        let (health, view) = (parts.health.clone(), view.clone());
+        let thread = std::thread::Builder::new()
+            .name("discovery".to_owned())
+            .spawn(move || discovery.run(containers, move || health.set_view(view)))
+            .context("cannot start the discovery thread")?;
+        Ok(DiscoveryThread { stop, wake, thread })
+    }
+}
+
+/// Starts the delivery of one output and gives every reader its lane.
+fn start_output(
+    output: &Output,
+    config: &Config,
+    parts: &Parts,
+    wakes: &[Arc<Wake>],
+    stop: &watch::Receiver<Option<Instant>>,
+    deliveries: &mut JoinSet<()>,
+    lanes: &mut [Vec<Lane>],
+) -> OutputView {
+    let account = parts.accounts.output(&output.name);
+    let share = Share::new(usize::try_from(config.share()).unwrap_or(usize::MAX), wakes.to_vec());
+    let (chunks, receiver) = mpsc::channel(WAITING_CHUNKS);
+    let mut ledgers = Vec::new();
+    for lanes in lanes {
+        let (bytes, compression) = (output.chunk_bytes(), compression(output));
+        let lane = Lane::new(lanes.len(), bytes, compression, chunks.clone(), share.clone(), account.clone());
+        ledgers.push(lane.ledger().clone());
+        lanes.push(lane);
+    }
+    let status = OutputStatus::new(account);
+    match &output.kind {
+        OutputKind::Forward(forward) => {
+            let config = forward::Config::new(&output.name, &config.node, forward);
+            deliveries.spawn(forward::run(config, receiver, status.clone(), stop.clone()));
+        }
+        OutputKind::Stdout(_) => {
+            deliveries.spawn(stdout::run(receiver, status.clone(), stop.clone()));
+        }
+    }
+    OutputView { name: output.name.clone(), kind: output.kind_name(), status, share, lanes: ledgers }
+}
+
 fn compression(output: &Output) -> Compression {
     match &output.kind {
         OutputKind::Forward(forward) => forward.compress,
@@ -235,30 +278,14 @@ fn start_readers(
             lanes,
             namespaces: namespaces.clone(),
             metrics: parts.metrics.clone(),
-            heartbeat: parts.health.heartbeats().register(&format!("reader-{index}")),
+            heartbeat: parts.health.heartbeats().register(format!("reader-{index}")),
         };
-        std::thread::Builder::new().name(format!("reader-{index}")).spawn(move || reader.run()).context("cannot start a reader thread")
+        std::thread::Builder::new()
+            .name(format!("reader-{index}"))
+            .spawn(move || reader.run())
+            .context("cannot start a reader thread")
     };
     lanes.into_iter().enumerate().map(spawn).collect()
-}
-
-fn start_delivery(
-    output: &Output,
-    config: &Config,
-    chunks: mpsc::Receiver<Chunk>,
-    status: Arc<OutputStatus>,
-    stop: watch::Receiver<Option<Instant>>,
-    deliveries: &mut JoinSet<()>,
-) {
-    match &output.kind {
-        OutputKind::Forward(forward) => {
-            let config = forward::Config::new(&output.name, &config.node, forward);
-            deliveries.spawn(forward::run(config, chunks, status, stop));
-        }
-        OutputKind::Stdout(_) => {
-            deliveries.spawn(stdout::run(chunks, status, stop));
-        }
-    }
 }
 
 /// Waits for a thread without holding up the runtime.

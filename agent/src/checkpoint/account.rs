@@ -93,20 +93,53 @@ impl Accounts {
     /// # Errors
     /// When a name is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
-            let vec = IntCounterVec::new(Opts::new(format!("sidelight_{name}"), help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok(vec)
-        };
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+                let vec = IntCounterVec::new(Opts::new(format!("sidelight_{name}"), help), labels)?;
+                registry.register(Box::new(vec.clone()))?;
+                Ok(vec)
+            };
         Ok(Accounts {
-            read: counters("log_source_bytes_read_total", "Bytes of log files read for an output; reading again is not counted twice.", &["output"])?,
-            delivered: counters("log_source_bytes_delivered_total", "Bytes of log files whose records the receiver has acknowledged.", &["output"])?,
-            dropped: counters("log_source_bytes_dropped_total", "Bytes of log files that were given up, by reason.", &["output", "reason"])?,
-            records_delivered: counters("log_records_delivered_total", "Records that the receiver has acknowledged.", &["output"])?,
-            records_dropped: counters("log_records_dropped_total", "Records that were given up, by reason.", &["output", "reason"])?,
-            records_retried: counters("log_records_retried_total", "Records that were sent again.", &["output"])?,
-            namespace_delivered: counters("log_namespace_bytes_delivered_total", "Bytes of log files delivered, by namespace, summed over outputs.", &["namespace"])?,
-            namespace_dropped: counters("log_namespace_bytes_dropped_total", "Bytes of log files given up, by namespace, summed over outputs.", &["namespace"])?,
+            read: counters(
+                "log_source_bytes_read_total",
+                "Bytes of log files read for an output; reading again is not counted twice.",
+                &["output"],
+            )?,
+            delivered: counters(
+                "log_source_bytes_delivered_total",
+                "Bytes of log files whose records the receiver has acknowledged.",
+                &["output"],
+            )?,
+            dropped: counters(
+                "log_source_bytes_dropped_total",
+                "Bytes of log files that were given up, by reason.",
+                &["output", "reason"],
+            )?,
+            records_delivered: counters(
+                "log_records_delivered_total",
+                "Records that the receiver has acknowledged.",
+                &["output"],
+            )?,
+            records_dropped: counters(
+                "log_records_dropped_total",
+                "Records that were given up, by reason.",
+                &["output", "reason"],
+            )?,
+            records_retried: counters(
+                "log_records_retried_total",
+                "Records that were sent again.",
+                &["output"],
+            )?,
+            namespace_delivered: counters(
+                "log_namespace_bytes_delivered_total",
+                "Bytes of log files delivered, by namespace, summed over outputs.",
+                &["namespace"],
+            )?,
+            namespace_dropped: counters(
+                "log_namespace_bytes_dropped_total",
+                "Bytes of log files given up, by namespace, summed over outputs.",
+                &["namespace"],
+            )?,
         })
     }
 
@@ -117,7 +150,8 @@ impl Accounts {
             delivered: self.delivered.with_label_values(&[name]),
             dropped: DropReason::ALL.map(|reason| self.dropped.with_label_values(&[name, reason.name()])),
             records_delivered: self.records_delivered.with_label_values(&[name]),
-            records_dropped: DropReason::ALL.map(|reason| self.records_dropped.with_label_values(&[name, reason.name()])),
+            records_dropped: DropReason::ALL
+                .map(|reason| self.records_dropped.with_label_values(&[name, reason.name()])),
             records_retried: self.records_retried.with_label_values(&[name]),
         })
     }

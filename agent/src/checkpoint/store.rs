@@ -106,7 +106,13 @@ impl DataDir {
         let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(unusable)?;
         let lock_path = path.join("lock");
-        let mut lock = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(unusable)?;
+        let mut lock = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(unusable)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             let holder = fs::read_to_string(&lock_path).unwrap_or_default();
             return Err(DataDirError::Held { path: path.to_owned(), holder: holder.trim().to_owned() });
@@ -134,7 +140,9 @@ impl DataDir {
                     }
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::error!(path = %path.display(), %error, "cannot read the checkpoint file"),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "cannot read the checkpoint file")
+                }
             }
         }
         if damaged {
@@ -148,7 +156,8 @@ impl DataDir {
     /// # Errors
     /// The system's; the file before is untouched then.
     pub fn save(&self, bytes: &[u8]) -> io::Result<()> {
-        let (path, previous, temporary) = (self.path.join(FILE), self.path.join(PREVIOUS), self.path.join("checkpoints.tmp"));
+        let (path, previous, temporary) =
+            (self.path.join(FILE), self.path.join(PREVIOUS), self.path.join("checkpoints.tmp"));
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;

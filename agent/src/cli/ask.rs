@@ -18,7 +18,18 @@ const MAX_ANSWER: usize = 256 << 20;
 
 pub(super) fn files(admin: &str, form: Form) -> u8 {
     answer(admin, "/api/v1/files", form, |files: &Files| {
-        let mut table = Table::new(&["NAMESPACE", "POD", "CONTAINER", "FILE", "STATE", "SIZE", "OUTPUT", "READ", "ACKED", "BEHIND"]);
+        let mut table = Table::new(&[
+            "NAMESPACE",
+            "POD",
+            "CONTAINER",
+            "FILE",
+            "STATE",
+            "SIZE",
+            "OUTPUT",
+            "READ",
+            "ACKED",
+            "BEHIND",
+        ]);
         for file in &files.files {
             let name = file.path.rsplit('/').next().unwrap_or_default();
             let about = [&file.namespace, &file.pod, &file.container, name, &file.state].map(str::to_owned);
@@ -36,10 +47,22 @@ pub(super) fn files(admin: &str, form: Form) -> u8 {
 
 pub(super) fn outputs(admin: &str, form: Form) -> u8 {
     answer(admin, "/api/v1/outputs", form, |outputs: &Outputs| {
-        let mut table = Table::new(&["OUTPUT", "KIND", "STATE", "DELIVERED", "DROPPED", "IN FLIGHT", "BEHIND", "LAST ERROR"]);
+        let mut table = Table::new(&[
+            "OUTPUT",
+            "KIND",
+            "STATE",
+            "DELIVERED",
+            "DROPPED",
+            "IN FLIGHT",
+            "BEHIND",
+            "LAST ERROR",
+        ]);
         for output in &outputs.outputs {
-            let dropped: Vec<String> =
-                output.dropped.iter().map(|(reason, bytes)| format!("{reason} {}", bytes_text(*bytes))).collect();
+            let dropped: Vec<String> = output
+                .dropped
+                .iter()
+                .map(|(reason, bytes)| format!("{reason} {}", bytes_text(*bytes)))
+                .collect();
             table.row(vec![
                 output.name.clone(),
                 output.kind.clone(),
@@ -75,8 +98,18 @@ pub(super) fn explain(admin: &str, pod: &str, form: Form) -> u8 {
 }
 
 /// Asks, and prints the answer as it came or as `render` makes it.
-fn answer<T: DeserializeOwned>(admin: &str, path: &str, form: Form, render: impl Fn(&T) -> (String, u8)) -> u8 {
-    let answer = fetch(admin, path).and_then(|body| Ok((serde_json::from_slice(&body).context("the answer is not understood; is it another version?")?, body)));
+fn answer<T: DeserializeOwned>(
+    admin: &str,
+    path: &str,
+    form: Form,
+    render: impl Fn(&T) -> (String, u8),
+) -> u8 {
+    let answer = fetch(admin, path).and_then(|body| {
+        Ok((
+            serde_json::from_slice(&body).context("the answer is not understood; is it another version?")?,
+            body,
+        ))
+    });
     match answer {
         Ok((value, body)) => {
             let (text, code) = render(&value);
@@ -94,7 +127,11 @@ fn answer<T: DeserializeOwned>(admin: &str, path: &str, form: Form, render: impl
 }
 
 fn fetch(admin: &str, path: &str) -> anyhow::Result<Bytes> {
-    let host = admin.strip_prefix("http://").context("the URL must begin with http://")?.trim_end_matches('/').to_owned();
+    let host = admin
+        .strip_prefix("http://")
+        .context("the URL must begin with http://")?
+        .trim_end_matches('/')
+        .to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(&host).await?;
@@ -103,7 +140,10 @@ fn fetch(admin: &str, path: &str) -> anyhow::Result<Bytes> {
         let ask = async {
             let response = sender.send_request(request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+            let body = Limited::new(response.into_body(), MAX_ANSWER)
+                .collect()
+                .await
+                .map_err(|error| anyhow::anyhow!(error))?;
             anyhow::Ok((status, body.to_bytes()))
         };
         let served = async {

@@ -2,25 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-
 use super::Owner;
+use super::api::OwnerReference;
 
-/// Digits that a CronJob puts behind its Jobs' names: minutes since the epoch (`pkg/controller/cronjob/utils.go`).
-const CRON_JOB_DIGITS: usize = 8;
+/// Digits that a CronJob puts behind its Jobs' names: minutes since the epoch (`pkg/controller/cronjob/utils.go`), and
+/// before Kubernetes 1.21 seconds.
+const CRON_JOB_DIGITS: [usize; 2] = [8, 10];
 
 /// The owner: a ReplicaSet's Deployment or Argo Rollout, a Job's CronJob, anything else as it is.
 pub(super) fn of(references: Vec<OwnerReference>, labels: &BTreeMap<String, String>) -> Option<Owner> {
-    let controller = references.into_iter().find(|reference| reference.controller == Some(true))?;
+    let controller = references.into_iter().find(|reference| reference.controller)?;
     let OwnerReference { kind, name, .. } = controller;
-    let without = |label: &str| name.strip_suffix(labels.get(label)?.as_str())?.strip_suffix('-').map(str::to_owned);
+    let without =
+        |label: &str| name.strip_suffix(labels.get(label)?.as_str())?.strip_suffix('-').map(str::to_owned);
     let found = match kind.as_str() {
         "ReplicaSet" => without("pod-template-hash")
             .map(|name| ("Deployment", name))
             .or_else(|| without("rollouts-pod-template-hash").map(|name| ("Rollout", name))),
         "Job" => name
             .rsplit_once('-')
-            .filter(|(_, digits)| digits.len() == CRON_JOB_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .filter(|(_, digits)| {
+                CRON_JOB_DIGITS.contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+            })
             .map(|(name, _)| ("CronJob", name.to_owned())),
         _ => None,
     };
@@ -43,15 +46,17 @@ mod tests {
             ("StatefulSet", "db", None, ("StatefulSet", "db")),
             ("DaemonSet", "agent", None, ("DaemonSet", "agent")),
             ("Job", "backup-29402880", None, ("CronJob", "backup")),
+            ("Job", "backup-1764000000", None, ("CronJob", "backup")),
+            ("Node", "node-1", None, ("Node", "node-1")),
             ("Job", "migrate", None, ("Job", "migrate")),
             ("Job", "migrate-42", None, ("Job", "migrate-42")),
         ] {
-            let reference = OwnerReference { kind: kind.into(), name: name.into(), controller: Some(true), ..Default::default() };
+            let reference = OwnerReference { kind: kind.into(), name: name.into(), controller: true };
             let labels = label.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
             let owner = of(vec![reference], &labels).unwrap();
             assert_eq!((owner.kind.as_str(), owner.name.as_str()), expected);
         }
-        let not_controller = OwnerReference { kind: "Node".into(), ..Default::default() };
+        let not_controller = OwnerReference { kind: "Node".into(), ..OwnerReference::default() };
         assert_eq!(of(vec![not_controller], &BTreeMap::new()), None);
     }
 }

@@ -10,8 +10,8 @@ use yaml_serde::Value;
 
 use super::section::{Environment, Mistakes, Section, expand, format_size, parse_duration, scalar};
 use super::{
-    Admin, Annotations, Config, Forward, KubeletRotation, Kubernetes, Labels, Logs, Match, MetadataSource, Output,
-    OutputKind, Rate, ReadFrom, Select, Stdout, Tls, Upstream,
+    Admin, Annotations, Config, Forward, KubeletRotation, Kubernetes, Labels, Logs, Match, MetadataSource,
+    Output, OutputKind, Rate, ReadFrom, Select, Stdout, Tls, Upstream,
 };
 use crate::delivery::chunk::Compression;
 use crate::delivery::secret::Secret;
@@ -22,7 +22,8 @@ use crate::logs::tag::TagTemplate;
 const MINUTES: u64 = 60_000;
 
 pub(super) fn config(text: &str, environment: Environment<'_>) -> Result<Config, Vec<String>> {
-    let mut tree: Value = yaml_serde::from_str(text).map_err(|error| vec![format!("not valid YAML: {error}")])?;
+    let mut tree: Value =
+        yaml_serde::from_str(text).map_err(|error| vec![format!("not valid YAML: {error}")])?;
     let mut mistakes = Mistakes::default();
     expand(&mut tree, "", environment, &mut mistakes);
     let mut watched_files = Vec::new();
@@ -87,7 +88,10 @@ fn admin(mut section: Section, mistakes: &mut Mistakes) -> Admin {
     };
     for (key, address) in [("listen", &admin.listen), ("api", &admin.api)] {
         if address.parse::<std::net::SocketAddr>().is_err() {
-            mistakes.add(&section.path(key), format!("{address:?} is no address; write for example 127.0.0.1:9615 or [::]:9614"));
+            mistakes.add(
+                &section.path(key),
+                format!("{address:?} is no address; write for example 127.0.0.1:9615 or [::]:9614"),
+            );
         }
     }
     section.finish(mistakes);
@@ -113,7 +117,8 @@ fn kubernetes(mut section: Section, mistakes: &mut Mistakes) -> Kubernetes {
 }
 
 fn annotations(mut section: Section, mistakes: &mut Mistakes) -> Annotations {
-    let allow = section.texts("allow", &["*", "!logs.tag", "!metrics.honor-labels", "!inject.image"], mistakes);
+    let allow =
+        section.texts("allow", &["*", "!logs.tag", "!metrics.honor-labels", "!inject.image"], mistakes);
     let annotations = Annotations {
         allow: Allow::new(&allow).unwrap_or_else(|message| {
             mistakes.add(&section.path("allow"), message);
@@ -160,7 +165,8 @@ fn logs(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes)
     if let Multiline::Start(pattern) = &logs.multiline
         && let Err(error) = regex::bytes::Regex::new(pattern)
     {
-        mistakes.add(&section.path("multiline"), format!("neither a preset nor a valid start pattern: {error}"));
+        mistakes
+            .add(&section.path("multiline"), format!("neither a preset nor a valid start pattern: {error}"));
     }
     if let Err(error) = Redactor::compile(&logs.redact) {
         mistakes.add(&section.path("redact"), error);
@@ -222,7 +228,10 @@ fn add(section: &mut Section, mistakes: &mut Mistakes) -> std::collections::BTre
 
 fn drop_rules(section: &mut Section, mistakes: &mut Mistakes) -> Vec<DropRule> {
     let items = section.items("drop", mistakes).unwrap_or_default();
-    items.into_iter().filter_map(|(path, item)| drop_rule(Section::new(&path, item, mistakes), mistakes)).collect()
+    items
+        .into_iter()
+        .filter_map(|(path, item)| drop_rule(Section::new(&path, item, mistakes), mistakes))
+        .collect()
 }
 
 fn drop_rule(mut section: Section, mistakes: &mut Mistakes) -> Option<DropRule> {
@@ -252,13 +261,21 @@ fn outputs(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mista
     }
     for (n, output) in outputs.iter().enumerate() {
         if outputs[..n].iter().any(|other| other.name == output.name) {
-            mistakes.add(&format!("{path}[{n}].name"), format!("{:?} is taken by another output; names are unique", output.name));
+            mistakes.add(
+                &format!("{path}[{n}].name"),
+                format!("{:?} is taken by another output; names are unique", output.name),
+            );
         }
     }
     outputs
 }
 
-fn output(mut section: Section, path: &str, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Option<Output> {
+fn output(
+    mut section: Section,
+    path: &str,
+    files: &mut Vec<PathBuf>,
+    mistakes: &mut Mistakes,
+) -> Option<Output> {
     let forward_section = section.optional_section("forward", mistakes);
     let stdout_section = section.optional_section("stdout", mistakes);
     let kind = match (forward_section, stdout_section) {
@@ -278,7 +295,10 @@ fn output(mut section: Section, path: &str, files: &mut Vec<PathBuf>, mistakes: 
     };
     let name = section.text("name", default_name, mistakes);
     let mut inner = section.section("match", mistakes);
-    let matching = Match { namespaces: globs(&mut inner, "namespaces", &["*"], mistakes), labels: selector(&mut inner, mistakes) };
+    let matching = Match {
+        namespaces: globs(&mut inner, "namespaces", &["*"], mistakes),
+        labels: selector(&mut inner, mistakes),
+    };
     inner.finish(mistakes);
     section.finish(mistakes);
     Some(Output { name, matching, kind: kind? })
@@ -297,7 +317,12 @@ fn forward(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistak
         username: section.text("username", "", mistakes),
         password: secret(&mut section, "password", "password_file", files, mistakes),
         tls: tls(section.section("tls", mistakes), files, mistakes),
-        flush_interval: section.duration("flush_interval", Duration::from_secs(1), 10..=10 * MINUTES, mistakes),
+        flush_interval: section.duration(
+            "flush_interval",
+            Duration::from_secs(1),
+            10..=10 * MINUTES,
+            mistakes,
+        ),
         // Fluent Bit's receiver takes 6,144,000 bytes, compressed or not.
         chunk_bytes: section.size("chunk_bytes", 1 << 20, 16 << 10..=5_000_000, mistakes),
     };
@@ -324,7 +349,10 @@ fn upstreams(section: &mut Section, mistakes: &mut Mistakes) -> Vec<Upstream> {
             };
             upstream.address = upstream.address.trim().to_owned();
             if !is_host_and_port(&upstream.address) {
-                mistakes.add(&path, format!("{:?} is no address; write host:port, IPv6 in brackets", upstream.address));
+                mistakes.add(
+                    &path,
+                    format!("{:?} is no address; write host:port, IPv6 in brackets", upstream.address),
+                );
             }
             upstream
         })
@@ -386,10 +414,13 @@ fn tls(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) 
     if tls.cert_file.is_some() != tls.key_file.is_some() {
         mistakes.add(&section.path("cert_file"), "cert_file and key_file belong together: set both or none");
     }
-    for (key, file) in [("ca_file", &tls.ca_file), ("cert_file", &tls.cert_file), ("key_file", &tls.key_file)] {
+    for (key, file) in [("ca_file", &tls.ca_file), ("cert_file", &tls.cert_file), ("key_file", &tls.key_file)]
+    {
         let Some(file) = file else { continue };
         files.push(file.clone());
-        if tls.enabled && let Err(error) = std::fs::File::open(file) {
+        if tls.enabled
+            && let Err(error) = std::fs::File::open(file)
+        {
             mistakes.add(&section.path(key), format!("cannot read {}: {error}", file.display()));
         }
     }

@@ -146,7 +146,8 @@ impl Section {
     ) -> Duration {
         self.read(key, default, mistakes, |text| {
             let millis = u64::try_from(parse_duration(text)?.as_millis()).unwrap_or(u64::MAX);
-            within(millis, allowed, |millis| format_duration(Duration::from_millis(millis))).map(Duration::from_millis)
+            within(millis, allowed, |millis| format_duration(Duration::from_millis(millis)))
+                .map(Duration::from_millis)
         })
     }
 
@@ -239,11 +240,20 @@ fn expand_text(text: &str, environment: Environment<'_>) -> Result<String, Strin
     Ok(expanded)
 }
 
-fn within(number: u64, allowed: std::ops::RangeInclusive<u64>, show: impl Fn(u64) -> String) -> Result<u64, String> {
+fn within(
+    number: u64,
+    allowed: std::ops::RangeInclusive<u64>,
+    show: impl Fn(u64) -> String,
+) -> Result<u64, String> {
     if allowed.contains(&number) {
         return Ok(number);
     }
-    Err(format!("{} is out of range: {} to {} is allowed", show(number), show(*allowed.start()), show(*allowed.end())))
+    Err(format!(
+        "{} is out of range: {} to {} is allowed",
+        show(number),
+        show(*allowed.start()),
+        show(*allowed.end())
+    ))
 }
 
 const SIZE_UNITS: [(&str, u64); 8] = [
@@ -259,15 +269,19 @@ const SIZE_UNITS: [(&str, u64); 8] = [
 
 /// A size such as `1MiB`, `10MB` or `512` (bytes).
 fn parse_size(text: &str) -> Result<u64, String> {
-    let (number, unit) =
-        SIZE_UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor))).unwrap_or((text, 1));
+    let (number, unit) = SIZE_UNITS
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
+        .unwrap_or((text, 1));
     let number = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
     number.ok_or_else(|| format!("{text:?} is no size; write for example 512KiB, 1MiB or 1GiB"))
 }
 
 /// The shortest exact way to write a size.
 pub fn format_size(bytes: u64) -> String {
-    let exact = |(unit, factor): &&(&str, u64)| unit.ends_with("iB") && bytes >= *factor && bytes.is_multiple_of(*factor);
+    let exact = |(unit, factor): &&(&str, u64)| {
+        unit.ends_with("iB") && bytes >= *factor && bytes.is_multiple_of(*factor)
+    };
     match SIZE_UNITS.iter().rev().find(exact) {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),
         None => format!("{bytes}B"),
@@ -278,10 +292,12 @@ const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000)
 
 /// A duration such as `100ms`, `5s`, `10m` or `1h`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let millis = DURATION_UNITS.iter().find_map(|(unit, millis)| {
-        text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*millis)
-    });
-    millis.map(Duration::from_millis).ok_or_else(|| format!("{text:?} is no duration; write for example 100ms, 5s or 10m"))
+    let millis = DURATION_UNITS
+        .iter()
+        .find_map(|(unit, millis)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*millis));
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("{text:?} is no duration; write for example 100ms, 5s or 10m"))
 }
 
 /// The shortest exact way to write a duration.
@@ -338,7 +354,8 @@ mod tests {
     #[test]
     fn variables_are_replaced_and_a_missing_one_is_a_mistake_with_its_path() {
         let environment = |name: &str| (name == "SET").then(|| "x".to_owned());
-        let mut value: Value = yaml_serde::from_str("a: 'pre-${SET}-${NOT:-def}-${EMPTY:-}'\nb: ['${NOT}']").unwrap();
+        let mut value: Value =
+            yaml_serde::from_str("a: 'pre-${SET}-${NOT:-def}-${EMPTY:-}'\nb: ['${NOT}']").unwrap();
         let mut mistakes = Mistakes::default();
         expand(&mut value, "", &environment, &mut mistakes);
         assert_eq!(value["a"], Value::from("pre-x-def-"));

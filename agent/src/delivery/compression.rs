@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn every_chunk_is_one_frame_that_gives_the_entries_back() {
-        let entries: Vec<u8> = (0..20_000u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> (n % 30)).to_be_bytes()).collect();
+        let entries: Vec<u8> =
+            (0..20_000u32).flat_map(|n| (n.wrapping_mul(2_654_435_761) >> (n % 30)).to_be_bytes()).collect();
         for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
             let mut compressor = Compressor::new(compression);
             for length in [0, 1, 1000, entries.len()] {
@@ -121,7 +122,9 @@ mod tests {
                 let mut back = Vec::new();
                 match compression {
                     Compression::None => back = bytes,
-                    Compression::Gzip => drop(flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut back).unwrap()),
+                    Compression::Gzip => {
+                        let _ = flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut back).unwrap();
+                    }
                     Compression::Zstd => back = zstd::decode_all(&bytes[..]).unwrap(),
                 }
                 assert_eq!(back, entries[..length]);

@@ -176,7 +176,11 @@ impl Dispatcher {
         match event {
             Event::Up { upstream } => {
                 if self.upstreams.get(upstream).connected() {
-                    tracing::info!(output = self.config.name, upstream = self.upstreams.get(upstream).config.address, "connected");
+                    tracing::info!(
+                        output = self.config.name,
+                        upstream = self.upstreams.get(upstream).config.address,
+                        "connected"
+                    );
                 }
             }
             Event::Acknowledged { upstream, parcel } => {
@@ -200,8 +204,13 @@ impl Dispatcher {
         };
         let address = state.config.address.clone();
         if state.failed(Instant::now()) {
-            tracing::warn!(output = self.config.name, upstream = address, error = failure.text, waiting = parcels.len(),
-                "a receiver is away; what is not acknowledged is kept and sent again");
+            tracing::warn!(
+                output = self.config.name,
+                upstream = address,
+                error = failure.text,
+                waiting = parcels.len(),
+                "a receiver is away; what is not acknowledged is kept and sent again"
+            );
         }
         self.status.set_error(format!("{address}: {}", failure.text));
         let records: usize = parcels.iter().filter(|parcel| parcel.was_sent).map(Parcel::records).sum();
@@ -210,11 +219,11 @@ impl Dispatcher {
         self.requeue(parcels);
     }
 
+    /// In their order, but suspects behind all others.
     fn requeue(&mut self, parcels: Vec<Parcel>) {
-        for parcel in parcels.into_iter().rev() {
-            // One that fails again and again lets the others pass, so that it is seen whether they fail as well.
-            if parcel.failures > 1 { self.pending.push_back(parcel) } else { self.pending.push_front(parcel) }
-        }
+        let (suspects, others): (Vec<_>, Vec<_>) = parcels.into_iter().partition(Parcel::is_suspect);
+        self.pending.extend(suspects);
+        others.into_iter().rev().for_each(|parcel| self.pending.push_front(parcel));
     }
 }
 

@@ -30,7 +30,13 @@ pub struct Credit {
 impl Share {
     /// A share of `limit` bytes; `readers` are woken when bytes come back after a refusal.
     pub fn new(limit: usize, readers: Vec<Arc<Wake>>) -> Arc<Self> {
-        Arc::new(Share { limit, used: AtomicUsize::new(0), refused: AtomicBool::new(false), spare: Mutex::default(), readers })
+        Arc::new(Share {
+            limit,
+            used: AtomicUsize::new(0),
+            refused: AtomicBool::new(false),
+            spare: Mutex::default(),
+            readers,
+        })
     }
 
     /// Takes `bytes`, or nothing when that would pass the limit; then the readers are woken when bytes come back.

@@ -14,7 +14,11 @@ use crate::delivery::status::OutputStatus;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Writes chunks until there are no more, or the deadline has passed.
-pub async fn run(mut chunks: mpsc::Receiver<Chunk>, status: Arc<OutputStatus>, mut stop: watch::Receiver<Option<Instant>>) {
+pub async fn run(
+    mut chunks: mpsc::Receiver<Chunk>,
+    status: Arc<OutputStatus>,
+    mut stop: watch::Receiver<Option<Instant>>,
+) {
     status.set_up(true);
     loop {
         let deadline = *stop.borrow_and_update();
@@ -27,7 +31,12 @@ pub async fn run(mut chunks: mpsc::Receiver<Chunk>, status: Arc<OutputStatus>, m
             },
         };
         let Some(mut chunk) = chunk else { return };
-        while let Err((back, error)) = write(chunk).await {
+        loop {
+            let (written, result) = write(chunk).await;
+            let Err(error) = result else {
+                written.settle(&[]);
+                break;
+            };
             status.set_up(false);
             status.set_error(format!("cannot write to standard output: {error}"));
             let deadline = *stop.borrow();
@@ -35,25 +44,20 @@ pub async fn run(mut chunks: mpsc::Receiver<Chunk>, status: Arc<OutputStatus>, m
                 return;
             }
             tokio::time::sleep(PAUSE).await;
-            chunk = back;
+            chunk = written;
         }
         status.set_up(true);
     }
 }
 
 /// Writing may block for as long as nobody reads: not on the runtime's thread.
-async fn write(chunk: Chunk) -> Result<(), (Chunk, std::io::Error)> {
+async fn write(chunk: Chunk) -> (Chunk, std::io::Result<()>) {
     let written = tokio::task::spawn_blocking(move || {
         let mut out = std::io::stdout().lock();
-        match out.write_all(&chunk.entries).and_then(|()| out.flush()) {
-            Ok(()) => {
-                chunk.settle(&[]);
-                Ok(())
-            }
-            Err(error) => Err((chunk, error)),
-        }
+        let result = out.write_all(&chunk.entries).and_then(|()| out.flush());
+        (chunk, result)
     });
-    written.await.unwrap_or(Ok(()))
+    written.await.expect("writing bytes does not panic, and the task is never cancelled")
 }
 
 async fn passed(deadline: Option<Instant>) {

@@ -27,7 +27,10 @@ pub(super) fn connector(config: &Tls) -> io::Result<TlsConnector> {
     let bundle = match &config.ca_file {
         Some(file) => file.as_path(),
         None => SYSTEM_BUNDLES.iter().map(Path::new).find(|file| file.exists()).ok_or_else(|| {
-            io::Error::other(format!("no trusted certificates: set tls.ca_file; none of {} is there", SYSTEM_BUNDLES.join(", ")))
+            io::Error::other(format!(
+                "no trusted certificates: set tls.ca_file; none of {} is there",
+                SYSTEM_BUNDLES.join(", ")
+            ))
         })?,
     };
     let mut roots = RootCertStore::empty();
@@ -39,7 +42,9 @@ pub(super) fn connector(config: &Tls) -> io::Result<TlsConnector> {
     let client = match (&config.cert_file, &config.key_file) {
         (Some(certificate), Some(key)) => {
             let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error))?;
-            builder.with_client_auth_cert(certificates(certificate)?, key_der).map_err(|error| unusable(certificate, error))?
+            builder
+                .with_client_auth_cert(certificates(certificate)?, key_der)
+                .map_err(|error| unusable(certificate, error))?
         }
         _ => builder.with_no_client_auth(),
     };
@@ -53,7 +58,8 @@ pub(super) fn connector(config: &Tls) -> io::Result<TlsConnector> {
 pub(super) fn server_name(config: &Tls, address: &str) -> io::Result<ServerName<'static>> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let name = config.server_name.as_deref().unwrap_or_else(|| host.trim_matches(['[', ']']));
-    ServerName::try_from(name.to_owned()).map_err(|_| io::Error::other(format!("{name:?} is no valid server name; set tls.server_name")))
+    ServerName::try_from(name.to_owned())
+        .map_err(|_| io::Error::other(format!("{name:?} is no valid server name; set tls.server_name")))
 }
 
 fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {

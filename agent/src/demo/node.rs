@@ -31,10 +31,34 @@ struct PodKind {
 }
 
 const PODS: [PodKind; 4] = [
-    PodKind { namespace: "shop", owner: "checkout", container: "api", pause: Duration::from_millis(4), lines: tracing_json },
-    PodKind { namespace: "shop", owner: "cart", container: "web", pause: Duration::from_millis(7), lines: tracing_text },
-    PodKind { namespace: "payments", owner: "ledger", container: "worker", pause: Duration::from_millis(900), lines: panics },
-    PodKind { namespace: "batch", owner: "report", container: "export", pause: Duration::from_millis(150), lines: long_lines },
+    PodKind {
+        namespace: "shop",
+        owner: "checkout",
+        container: "api",
+        pause: Duration::from_millis(4),
+        lines: tracing_json,
+    },
+    PodKind {
+        namespace: "shop",
+        owner: "cart",
+        container: "web",
+        pause: Duration::from_millis(7),
+        lines: tracing_text,
+    },
+    PodKind {
+        namespace: "payments",
+        owner: "ledger",
+        container: "worker",
+        pause: Duration::from_millis(900),
+        lines: panics,
+    },
+    PodKind {
+        namespace: "batch",
+        owner: "report",
+        container: "export",
+        pause: Duration::from_millis(150),
+        lines: long_lines,
+    },
 ];
 
 /// The node's directory; it goes when this does.
@@ -57,7 +81,10 @@ impl Node {
         let directory = std::env::temp_dir().join(format!("sidelight-demo-{}", std::process::id()));
         fs::create_dir_all(directory.join("pods"))?;
         let items: Vec<_> = PODS.iter().map(pod).collect();
-        fs::write(directory.join("pods.json"), serde_json::to_vec(&json!({"kind": "List", "items": items}))?)?;
+        fs::write(
+            directory.join("pods.json"),
+            serde_json::to_vec(&json!({"kind": "List", "items": items}))?,
+        )?;
         Ok(Node { directory })
     }
 
@@ -79,7 +106,11 @@ impl Node {
     pub(super) fn start(&self) -> Writers {
         let (stop, written, expected) = (Arc::default(), Arc::default(), Arc::default());
         let threads = PODS.iter().map(|kind| {
-            let directory = self.directory.join("pods").join(format!("{}_{}_{}", kind.namespace, pod_name(kind), uid(kind))).join(kind.container);
+            let directory = self
+                .directory
+                .join("pods")
+                .join(format!("{}_{}_{}", kind.namespace, pod_name(kind), uid(kind)))
+                .join(kind.container);
             let (stop, written, expected) = (Arc::clone(&stop), Arc::clone(&written), Arc::clone(&expected));
             std::thread::spawn(move || write(kind, &directory, &stop, &written, &expected))
         });

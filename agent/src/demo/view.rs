@@ -29,7 +29,12 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new() -> Self {
-        View { is_terminal: std::io::stdout().is_terminal(), drawn_lines: 0, last: Instant::now(), last_records: 0 }
+        View {
+            is_terminal: std::io::stdout().is_terminal(),
+            drawn_lines: 0,
+            last: Instant::now(),
+            last_records: 0,
+        }
     }
 
     pub(super) fn begin(&self, directory: &Path, receiver: SocketAddr) {
@@ -46,7 +51,8 @@ impl View {
             return;
         }
         let arrived: u64 = received.lines.values().map(|lines| lines.len() as u64).sum();
-        let rate = received.records.saturating_sub(self.last_records) as f64 / elapsed.as_secs_f64().max(0.001);
+        let rate =
+            received.records.saturating_sub(self.last_records) as f64 / elapsed.as_secs_f64().max(0.001);
         self.last = Instant::now();
         self.last_records = received.records;
         let status = format!(
@@ -54,7 +60,8 @@ impl View {
             written.saturating_sub(arrived)
         );
         if !self.is_terminal {
-            let newest = received.newest.back().map(|(tag, record)| self.record(tag, record)).unwrap_or_default();
+            let newest =
+                received.newest.back().map(|(tag, record)| self.record(tag, record)).unwrap_or_default();
             print(&format!("{status}\n  {newest}\n"));
             return;
         }
@@ -75,7 +82,8 @@ impl View {
         let mut text = String::from("\npod                  written  arrived  missing\n");
         for (writer, lines) in expected {
             let arrived = received.lines.get(writer).map_or(0, |lines| lines.len() as u64);
-            let _ = writeln!(text, "{writer:<20} {lines:>7}  {arrived:>7}  {:>7}", lines.saturating_sub(arrived));
+            let _ =
+                writeln!(text, "{writer:<20} {lines:>7}  {arrived:>7}  {:>7}", lines.saturating_sub(arrived));
         }
         let missing = received.missing(expected);
         let verdict = if missing == 0 { "every line arrived" } else { "LINES ARE MISSING" };

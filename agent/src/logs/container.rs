@@ -28,7 +28,12 @@ pub struct Container {
 
 impl Container {
     /// A container without files.
-    pub fn new(path: Arc<ContainerPath>, directory: PathBuf, namespace_account: NamespaceAccount, settings: Settings) -> Self {
+    pub fn new(
+        path: Arc<ContainerPath>,
+        directory: PathBuf,
+        namespace_account: NamespaceAccount,
+        settings: Settings,
+    ) -> Self {
         Container {
             path,
             directory,
@@ -120,7 +125,10 @@ impl Inventory {
 
     /// Removes a container.
     pub fn remove(&self, container: &Arc<Container>) {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, container));
+        self.containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|other| !Arc::ptr_eq(other, container));
         self.changed(container);
     }
 
@@ -147,7 +155,8 @@ impl Inventory {
 
     /// All containers of a pod belong to one reader, so that joins need no locks.
     fn reader_of(&self, path: &ContainerPath) -> usize {
-        let hash = path.uid.bytes().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        let hash =
+            path.uid.bytes().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
         hash % self.readers.len()
     }
 }

@@ -132,7 +132,9 @@ impl Tree {
     /// Takes over the files of the run before a reload, open as they are; the outputs may be others now.
     fn adopt(&mut self, containers: Vec<Arc<Container>>) {
         for old in containers {
-            let Some(pod) = old.directory.parent().and_then(Path::file_name).map(OsString::from) else { continue };
+            let Some(pod) = old.directory.parent().and_then(Path::file_name).map(OsString::from) else {
+                continue;
+            };
             let Some(name) = old.directory.file_name().map(OsString::from) else { continue };
             let Some(container) = self.register(&pod, &name, old.directory.clone()) else { continue };
             for generation in old.generations() {
@@ -170,14 +172,16 @@ impl Tree {
         let pods: Vec<OsString> = self.pods.keys().cloned().collect();
         for pod in pods {
             self.scan_pod(&pod);
-            let names: Vec<OsString> = self.pods.get(&pod).map(|pod| pod.keys().cloned().collect()).unwrap_or_default();
+            let names: Vec<OsString> =
+                self.pods.get(&pod).map(|pod| pod.keys().cloned().collect()).unwrap_or_default();
             for name in names {
                 self.scan_container(&pod, &name);
             }
         }
-        let on_disk: std::collections::HashSet<&str> =
-            self.pods.values().flat_map(HashMap::values).map(|known| known.container.path.uid.as_str()).collect();
-        self.discovery.pods.retain(&|uid| on_disk.contains(uid));
+        let paths = self.pods.values().flat_map(HashMap::values).map(|known| &known.container.path);
+        let on_disk: std::collections::HashSet<(&str, &str, &str)> =
+            paths.map(|path| (path.namespace.as_str(), path.pod.as_str(), path.uid.as_str())).collect();
+        self.discovery.pods.retain(&|namespace, name, uid| on_disk.contains(&(namespace, name, uid)));
     }
 
     /// A watch comes before the listing, so that nothing can slip in between.
@@ -268,7 +272,11 @@ impl Tree {
     }
 
     fn scan_container(&mut self, pod: &OsString, name: &OsString) {
-        let Some(container) = self.pods.get(pod).and_then(|pod| pod.get(name)).map(|known| known.container.clone()) else { return };
+        let Some(container) =
+            self.pods.get(pod).and_then(|pod| pod.get(name)).map(|known| known.container.clone())
+        else {
+            return;
+        };
         self.watch(&container.directory, Watched::Container(pod.clone(), name.clone()));
         let mut problem = None;
         match list_logs(&container.directory) {
@@ -285,18 +293,30 @@ impl Tree {
                     return;
                 }
             }
-            Err(error) => problem = Some(format!("cannot list {}: {error}; grant read access", container.directory.display())),
+            Err(error) => {
+                problem =
+                    Some(format!("cannot list {}: {error}; grant read access", container.directory.display()))
+            }
         }
         if container.set_problem(problem.clone())
             && let Some(problem) = problem
         {
-            tracing::warn!(namespace = container.path.namespace, pod = container.path.pod, problem, "a container's logs cannot be read");
+            tracing::warn!(
+                namespace = container.path.namespace,
+                pod = container.path.pod,
+                problem,
+                "a container's logs cannot be read"
+            );
         }
         self.discovery.inventory.changed(&container);
     }
 
     /// Brings the list of generations up to date with what the directory holds; says what could not be opened.
-    fn update_generations(&mut self, container: &Arc<Container>, files: Vec<(LogName, u64, PathBuf)>) -> Option<String> {
+    fn update_generations(
+        &mut self,
+        container: &Arc<Container>,
+        files: Vec<(LogName, u64, PathBuf)>,
+    ) -> Option<String> {
         let mut problem = None;
         let mut generations = container.generations();
         let known_before = generations.len();
@@ -331,7 +351,9 @@ impl Tree {
                 generation.seen_gone();
             }
         }
-        generations.retain(|generation| generation.is_listed() || generation.source().is_some() || generation.backlog() > 0);
+        generations.retain(|generation| {
+            generation.is_listed() || generation.source().is_some() || generation.backlog() > 0
+        });
         container.update(|list| *list = generations);
         problem
     }
@@ -367,17 +389,20 @@ impl Tree {
         for (index, output) in self.discovery.config.logs.outputs.iter().enumerate() {
             let offset = match saved.as_ref().and_then(|saved| saved.offset(&output.name)) {
                 Some(offset) => offset,
-                None if self.first_scan && !self.discovery.saved.knows_output(&output.name) => match self.discovery.config.logs.read_from {
-                    ReadFrom::Beginning => 0,
-                    ReadFrom::End => start::at_end(generation),
-                    ReadFrom::Since(age) => start::since(generation, age),
-                },
+                None if self.first_scan && !self.discovery.saved.knows_output(&output.name) => {
+                    match self.discovery.config.logs.read_from {
+                        ReadFrom::Beginning => 0,
+                        ReadFrom::End => start::at_end(generation),
+                        ReadFrom::Since(age) => start::since(generation, age),
+                    }
+                }
                 None => 0,
             };
             generation.resume(index, offset);
         }
         if let Some(saved) = saved {
-            let names: Vec<&str> = self.discovery.config.logs.outputs.iter().map(|output| output.name.as_str()).collect();
+            let names: Vec<&str> =
+                self.discovery.config.logs.outputs.iter().map(|output| output.name.as_str()).collect();
             generation.set_unknown(saved.unknown_to(&names));
         }
     }
@@ -390,20 +415,38 @@ impl Tree {
         let outputs = &self.discovery.config.logs.outputs;
         for lost in self.discovery.saved.take_missing() {
             for output in outputs {
-                let Some(bytes) = lost.offset(&output.name).map(|offset| lost.size.saturating_sub(offset)).filter(|bytes| *bytes > 0) else {
+                let Some(bytes) = lost
+                    .offset(&output.name)
+                    .map(|offset| lost.size.saturating_sub(offset))
+                    .filter(|bytes| *bytes > 0)
+                else {
                     continue;
                 };
-                tracing::warn!(output = output.name, namespace = lost.namespace, pod = lost.pod, container = lost.container, bytes,
-                    "a log file was deleted while no agent ran; its unread end is lost");
+                tracing::warn!(
+                    output = output.name,
+                    namespace = lost.namespace,
+                    pod = lost.pod,
+                    container = lost.container,
+                    bytes,
+                    "a log file was deleted while no agent ran; its unread end is lost"
+                );
                 let account = self.discovery.accounts.output(&output.name);
                 account.read(bytes);
-                account.give_up(&self.discovery.accounts.namespace(&lost.namespace), DropReason::LostUnlinked, 0, bytes);
+                account.give_up(
+                    &self.discovery.accounts.namespace(&lost.namespace),
+                    DropReason::LostUnlinked,
+                    0,
+                    bytes,
+                );
             }
         }
     }
 
     fn awaits_metadata(&self) -> bool {
-        self.pods.values().flat_map(HashMap::values).any(|known| !known.waited && known.container.settings().pod.is_none())
+        self.pods
+            .values()
+            .flat_map(HashMap::values)
+            .any(|known| !known.waited && known.container.settings().pod.is_none())
     }
 
     /// Resolves the settings of containers whose pod is news, or has been waited for long enough.
@@ -434,9 +477,16 @@ impl Tree {
             if matches!(metadata, Metadata::Missing) {
                 self.discovery.metrics.metadata_partial.inc();
             }
-            let settings = Settings::resolve(&self.discovery.config, path, &metadata, self.discovery.own_pod.as_deref());
+            let settings =
+                Settings::resolve(&self.discovery.config, path, &metadata, self.discovery.own_pod.as_deref());
             for problem in settings.problems.iter().filter(|problem| !before.problems.contains(problem)) {
-                tracing::warn!(namespace = path.namespace, pod = path.pod, container = path.container, problem, "an annotation is ignored");
+                tracing::warn!(
+                    namespace = path.namespace,
+                    pod = path.pod,
+                    container = path.container,
+                    problem,
+                    "an annotation is ignored"
+                );
             }
             known.container.set_settings(settings);
             self.discovery.inventory.changed(&known.container);
@@ -449,7 +499,8 @@ impl Tree {
         let mut held: HashMap<&str, (u64, Vec<Arc<Generation>>)> = HashMap::new();
         for known in self.pods.values().flat_map(HashMap::values) {
             for generation in known.container.generations() {
-                if !generation.is_listed() && !generation.is_given_up() && generation.refresh() == Some(true) {
+                if !generation.is_listed() && !generation.is_given_up() && generation.refresh() == Some(true)
+                {
                     let (bytes, generations) = held.entry(&known.container.path.uid).or_default();
                     *bytes += generation.backlog();
                     generations.push(generation);
@@ -478,7 +529,7 @@ impl Tree {
 
 impl Discovery {
     fn metadata(&self, path: &ContainerPath, waited: bool) -> Metadata {
-        match self.pods.pod(&path.uid) {
+        match self.pods.pod(&path.namespace, &path.pod, &path.uid) {
             Some(pod) => Metadata::Known(pod),
             None if self.config.kubernetes.source == MetadataSource::None => Metadata::NotAsked,
             None if waited => Metadata::Missing,
@@ -493,7 +544,8 @@ fn find(generations: &[Arc<Generation>], name: &LogName, inode: u64) -> Option<u
     generations.iter().position(|generation| {
         let known = generation.name();
         let same_inode = generation.inode.1 == inode && (generation.source().is_some() || known == *name);
-        let compressed = name.gzip && known.restart == name.restart && known.stamp.is_some() && known.stamp == name.stamp;
+        let compressed =
+            name.gzip && known.restart == name.restart && known.stamp.is_some() && known.stamp == name.stamp;
         same_inode || compressed
     })
 }
@@ -512,7 +564,10 @@ fn same_file(generations: &[Arc<Generation>], opened: &Generation) -> Option<usi
 
 fn directories(path: &Path) -> io::Result<Vec<OsString>> {
     let entries = std::fs::read_dir(path)?.filter_map(Result::ok);
-    Ok(entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.file_name()).collect())
+    Ok(entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.file_name())
+        .collect())
 }
 
 fn list_logs(directory: &Path) -> io::Result<Vec<(LogName, u64, PathBuf)>> {

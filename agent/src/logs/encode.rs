@@ -55,7 +55,13 @@ pub trait Format {
         Self: 'a;
 
     /// Begins a record behind what is in the buffer: its time, its stream, the fragment. Top-level entries follow.
-    fn begin<'a>(&'a mut self, buffer: &'a mut Vec<u8>, time: Time, stream: Stream, fragment: &Fragment) -> Self::Sink<'a>;
+    fn begin<'a>(
+        &'a mut self,
+        buffer: &'a mut Vec<u8>,
+        time: Time,
+        stream: Stream,
+        fragment: &Fragment,
+    ) -> Self::Sink<'a>;
 
     /// Ends the record.
     fn end(sink: Self::Sink<'_>);

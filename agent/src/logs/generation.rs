@@ -347,7 +347,8 @@ impl Generation {
 
     /// Whether every output has read every byte.
     pub fn is_read(&self) -> bool {
-        (0..self.positions.len()).all(|output| !self.is_taken(output) || self.read(output) >= self.size().min(self.end()))
+        (0..self.positions.len())
+            .all(|output| !self.is_taken(output) || self.read(output) >= self.size().min(self.end()))
     }
 
     /// Looks at the open file: its size, and whether its last link is gone.

@@ -82,11 +82,28 @@ pub struct Assembled {
 impl OpenRecord {
     /// Opens a record with a line that is still to be added.
     pub fn new(stream: Stream, time: Time, group: Option<State>, now: Instant) -> Self {
-        OpenRecord { stream, time, partial: false, group, lines: 0, content: 0, source: 0, grown: now, ranges: Vec::new() }
+        OpenRecord {
+            stream,
+            time,
+            partial: false,
+            group,
+            lines: 0,
+            content: 0,
+            source: 0,
+            grown: now,
+            ranges: Vec::new(),
+        }
     }
 
     /// Adds a line.
-    pub fn extend(&mut self, generation: &Arc<Generation>, at: Extent, partial: bool, content: usize, now: Instant) {
+    pub fn extend(
+        &mut self,
+        generation: &Arc<Generation>,
+        at: Extent,
+        partial: bool,
+        content: usize,
+        now: Instant,
+    ) {
         match self.ranges.last_mut() {
             Some(range) if Arc::ptr_eq(&range.generation, generation) => range.end = at.end,
             _ => self.ranges.push(Range { generation: generation.clone(), start: at.start, end: at.end }),
@@ -113,20 +130,30 @@ impl OpenRecord {
     ///
     /// # Errors
     /// The system's, when a range must be read again and cannot be.
-    pub fn assemble(&self, window: Window<'_>, limit: usize, reread: &mut Vec<u8>, out: &mut Assembled) -> io::Result<()> {
+    pub fn assemble(
+        &self,
+        window: Window<'_>,
+        limit: usize,
+        reread: &mut Vec<u8>,
+        out: &mut Assembled,
+    ) -> io::Result<()> {
         out.content.clear();
         out.truncated = false;
         let mut joiner = Joiner { stream: self.stream, limit, between: false, out };
         for range in &self.ranges {
             if Arc::ptr_eq(&range.generation, window.generation) && range.start >= window.offset {
                 let inside = |offset: u64| usize::try_from(offset - window.offset).unwrap_or(usize::MAX);
-                joiner.add_lines(window.bytes.get(inside(range.start)..inside(range.end)).unwrap_or_default());
+                joiner
+                    .add_lines(window.bytes.get(inside(range.start)..inside(range.end)).unwrap_or_default());
                 continue;
             }
             let source = if Arc::ptr_eq(&range.generation, window.generation) {
                 window.source.clone()
             } else {
-                range.generation.source().ok_or_else(|| io::Error::other("a file was closed under an open record"))?
+                range
+                    .generation
+                    .source()
+                    .ok_or_else(|| io::Error::other("a file was closed under an open record"))?
             };
             read_range(&source, range, reread, &mut joiner)?;
         }
@@ -134,7 +161,12 @@ impl OpenRecord {
     }
 }
 
-fn read_range(source: &Source, range: &Range, buffer: &mut Vec<u8>, joiner: &mut Joiner<'_>) -> io::Result<()> {
+fn read_range(
+    source: &Source,
+    range: &Range,
+    buffer: &mut Vec<u8>,
+    joiner: &mut Joiner<'_>,
+) -> io::Result<()> {
     let mut offset = range.start;
     let mut room = READ_WINDOW;
     while offset < range.end && !joiner.is_full() {

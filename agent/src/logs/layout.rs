@@ -36,7 +36,9 @@ impl ContainerPath {
     pub fn parse(pod_directory: &str, container_directory: &str) -> Option<Self> {
         let mut parts = pod_directory.splitn(3, '_');
         let (namespace, pod, uid) = (parts.next()?, parts.next()?, parts.next()?);
-        let whole = [namespace, pod, uid, container_directory].iter().all(|part| !part.is_empty() && !part.contains('_'));
+        let whole = [namespace, pod, uid, container_directory]
+            .iter()
+            .all(|part| !part.is_empty() && !part.contains('_'));
         whole.then(|| ContainerPath {
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),
@@ -100,7 +102,8 @@ mod tests {
 
     #[test]
     fn files_sort_in_the_order_in_which_they_were_written() {
-        let written = ["0.log.20260101-000000.gz", "0.log.20260101-000010", "0.log", "1.log.20260101-000005", "1.log"];
+        let written =
+            ["0.log.20260101-000000.gz", "0.log.20260101-000010", "0.log", "1.log.20260101-000005", "1.log"];
         let mut names: Vec<_> = written.iter().rev().map(|name| LogName::parse(name).unwrap()).collect();
         names.sort();
         assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), written);
@@ -108,7 +111,9 @@ mod tests {
 
     #[test]
     fn names_that_are_not_log_files_are_left_alone() {
-        for name in ["0.log.20260101-000000.tmp", "0.log.tmp", "x.log", "0.txt", ".log", "0.log.", "0.log.x.gz"] {
+        for name in
+            ["0.log.20260101-000000.tmp", "0.log.tmp", "x.log", "0.txt", ".log", "0.log.", "0.log.x.gz"]
+        {
             assert_eq!(LogName::parse(name), None, "{name}");
         }
         for directory in ["ns_pod", "ns__uid", "ns_pod_uid_x", "", "_"] {

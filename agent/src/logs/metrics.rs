@@ -46,23 +46,41 @@ impl LogMetrics {
             Ok(counter)
         };
         let failures = IntCounterVec::new(
-            Opts::new("sidelight_log_parse_failures_total", "Lines sent raw, or with replaced bytes, by what was wrong."),
+            Opts::new(
+                "sidelight_log_parse_failures_total",
+                "Lines sent raw, or with replaced bytes, by what was wrong.",
+            ),
             &["kind"],
         )?;
         registry.register(Box::new(failures.clone()))?;
-        let held = IntGauge::new("sidelight_log_deleted_bytes_held", "Unread bytes of deleted files that are held open.")?;
+        let held = IntGauge::new(
+            "sidelight_log_deleted_bytes_held",
+            "Unread bytes of deleted files that are held open.",
+        )?;
         registry.register(Box::new(held.clone()))?;
         Ok(LogMetrics {
-            lines_read: counter("log_lines_read_total", "Lines read from log files, once for every output that takes them.")?,
-            bytes_read: counter("log_bytes_read_total", "Bytes read from log files, once for every output that takes them.")?,
+            lines_read: counter(
+                "log_lines_read_total",
+                "Lines read from log files, once for every output that takes them.",
+            )?,
+            bytes_read: counter(
+                "log_bytes_read_total",
+                "Bytes read from log files, once for every output that takes them.",
+            )?,
             parse_failures: ParseFailures {
                 head: failures.with_label_values(&["head"]),
                 utf8: failures.with_label_values(&["utf8"]),
                 format: failures.with_label_values(&["format"]),
                 panic: failures.with_label_values(&["panic"]),
             },
-            metadata_partial: counter("metadata_partial_total", "Containers whose records went out before Kubernetes had said anything about them.")?,
-            watch_failures: counter("log_watch_failures_total", "inotify watches that could not be set, and queue overflows.")?,
+            metadata_partial: counter(
+                "metadata_partial_total",
+                "Containers whose records went out before Kubernetes had said anything about them.",
+            )?,
+            watch_failures: counter(
+                "log_watch_failures_total",
+                "inotify watches that could not be set, and queue overflows.",
+            )?,
             deleted_bytes_held: held,
         })
     }

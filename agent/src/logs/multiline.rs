@@ -96,14 +96,17 @@ impl Preset {
     fn first(self, line: &[u8]) -> Option<State> {
         match self {
             Preset::Rust => match line.first()? {
-                b't' if line.starts_with(b"thread '") && contains(line, b" panicked at ") => Some(State::RustMessage),
+                b't' if line.starts_with(b"thread '") && contains(line, b" panicked at ") => {
+                    Some(State::RustMessage)
+                }
                 b'E' if line.starts_with(b"Error: ") => Some(State::RustCauses),
                 b's' if line == b"stack backtrace:" => Some(State::RustBacktrace),
                 _ => None,
             },
             Preset::Java => is_java_head(line).then_some(State::JavaTrace),
-            Preset::Python => (line.first() == Some(&b'T') && line.starts_with(b"Traceback (most recent call last):"))
-                .then_some(State::PythonTraceback),
+            Preset::Python => (line.first() == Some(&b'T')
+                && line.starts_with(b"Traceback (most recent call last):"))
+            .then_some(State::PythonTraceback),
             Preset::Go => match line.first()? {
                 b'p' if line.starts_with(b"panic: ") => Some(State::GoDump),
                 b'f' if line.starts_with(b"fatal error: ") => Some(State::GoDump),
@@ -118,12 +121,18 @@ fn next(state: State, line: &[u8]) -> Option<State> {
     let indented = matches!(line.first(), Some(b' ' | b'\t'));
     match state {
         State::RustMessage | State::RustNote if line == b"stack backtrace:" => Some(State::RustBacktrace),
-        State::RustMessage | State::RustBacktrace | State::RustNote if line.starts_with(RUST_NOTE) => Some(State::RustNote),
+        State::RustMessage | State::RustBacktrace | State::RustNote if line.starts_with(RUST_NOTE) => {
+            Some(State::RustNote)
+        }
         State::RustBacktrace => (is_frame(line) || indented).then_some(state),
         State::RustNote => None,
         // The message of a panic is free text; a line that looks like a record of its own ends it.
         State::RustMessage => (!begins_record(line)).then_some(state),
-        State::RustCauses if line.starts_with(b"Caused by:") || line == b"Stack backtrace:" || line.is_empty() => Some(state),
+        State::RustCauses
+            if line.starts_with(b"Caused by:") || line == b"Stack backtrace:" || line.is_empty() =>
+        {
+            Some(state)
+        }
         State::RustCauses => (indented || is_frame(line)).then_some(state),
         State::JavaTrace => (is_java_frame(line)).then_some(state),
         State::PythonTraceback => Some(if indented { State::PythonTraceback } else { State::PythonEnd }),
@@ -133,7 +142,9 @@ fn next(state: State, line: &[u8]) -> Option<State> {
                 || line.starts_with(b"The above exception was the direct cause");
             match chained {
                 true => Some(State::PythonEnd),
-                false => line.starts_with(b"Traceback (most recent call last):").then_some(State::PythonTraceback),
+                false => {
+                    line.starts_with(b"Traceback (most recent call last):").then_some(State::PythonTraceback)
+                }
             }
         }
         State::GoDump => {
@@ -159,7 +170,8 @@ fn is_frame(line: &[u8]) -> bool {
 
 /// `{`, a date or a level word: what loggers begin a record with.
 fn begins_record(line: &[u8]) -> bool {
-    let is_date = line.len() > 10 && line[..4].iter().all(u8::is_ascii_digit) && line[4] == b'-' && line[7] == b'-';
+    let is_date =
+        line.len() > 10 && line[..4].iter().all(u8::is_ascii_digit) && line[4] == b'-' && line[7] == b'-';
     line.first() == Some(&b'{') || is_date || line.starts_with(b"thread '")
 }
 
@@ -217,16 +229,34 @@ mod tests {
             Multiline::Auto,
             "|before\n|thread 'main' (4242) panicked at src/main.rs:2:5:\nindex out of bounds\nsecond line\nstack backtrace:\n   0: std::panicking::begin\n             at /rustc/x.rs:1:2\n   1: app::main\nnote: Some details are omitted\n|after\n",
         );
-        stays(Multiline::Rust, "|thread 'w' panicked at 'old style', a.rs:1:2\nnote: run with `RUST_BACKTRACE=1`\n|{\"level\":\"INFO\"}\n");
-        stays(Multiline::Auto, "|thread 'a' panicked at x.rs:1:1:\nboom\n|thread 'b' panicked at x.rs:1:1:\nboom\n|2026-11-24T10:00:00Z  INFO x\n");
-        stays(Multiline::Auto, "|Error: cannot start\n\nCaused by:\n    0: no config\n    1: not found\n|next\n");
+        stays(
+            Multiline::Rust,
+            "|thread 'w' panicked at 'old style', a.rs:1:2\nnote: run with `RUST_BACKTRACE=1`\n|{\"level\":\"INFO\"}\n",
+        );
+        stays(
+            Multiline::Auto,
+            "|thread 'a' panicked at x.rs:1:1:\nboom\n|thread 'b' panicked at x.rs:1:1:\nboom\n|2026-11-24T10:00:00Z  INFO x\n",
+        );
+        stays(
+            Multiline::Auto,
+            "|Error: cannot start\n\nCaused by:\n    0: no config\n    1: not found\n|next\n",
+        );
     }
 
     #[test]
     fn traces_of_java_python_and_go_are_one_record_each() {
-        stays(Multiline::Auto, "|java.lang.IllegalStateException: x\n\tat a.B.c(B.java:1)\n\t... 3 more\nCaused by: y\n\tat d.e(F.java)\n|next\n");
-        stays(Multiline::Auto, "|Traceback (most recent call last):\n  File \"x\"\n    y()\nValueError: z\n|next\n");
-        stays(Multiline::Auto, "|panic: boom\n\ngoroutine 1 [running]:\nmain.main()\n\t/app/main.go:3 +0x1\nexit status 2\n|next line\n");
+        stays(
+            Multiline::Auto,
+            "|java.lang.IllegalStateException: x\n\tat a.B.c(B.java:1)\n\t... 3 more\nCaused by: y\n\tat d.e(F.java)\n|next\n",
+        );
+        stays(
+            Multiline::Auto,
+            "|Traceback (most recent call last):\n  File \"x\"\n    y()\nValueError: z\n|next\n",
+        );
+        stays(
+            Multiline::Auto,
+            "|panic: boom\n\ngoroutine 1 [running]:\nmain.main()\n\t/app/main.go:3 +0x1\nexit status 2\n|next line\n",
+        );
     }
 
     #[test]

@@ -74,7 +74,8 @@ impl FromStr for Level {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Level::parse(text).ok_or_else(|| format!("{text:?} is not allowed: trace, debug, info, warn or error"))
+        Level::parse(text)
+            .ok_or_else(|| format!("{text:?} is not allowed: trace, debug, info, warn or error"))
     }
 }
 

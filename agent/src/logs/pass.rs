@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crate::checkpoint::account::DropReason;
 use crate::config::READ_WINDOW;
 use crate::logs::container::Container;
+use crate::logs::encode::Format;
 use crate::logs::generation::Generation;
 use crate::logs::join::{Assembled, Extent, MAX_GROUP_LINES, OpenRecord, Window};
 use crate::logs::lane::{Blocked, Lane};
 use crate::logs::metrics::LogMetrics;
-use crate::logs::encode::Format;
 use crate::logs::record::{Record, RecordEncoder};
 use crate::logs::settings::Settings;
 use crate::logs::source::Source;
@@ -191,7 +191,10 @@ impl<F: Format> Pass<'_, F> {
             let room = buffers.window.len().min(readable);
             let read = source.read_at(&mut buffers.window[..room], offset)?;
             generation.grown_to(offset + read as u64);
-            if offset == 0 && generation.identity().is_none() && generation.identify(&buffers.window[..read]).is_none() {
+            if offset == 0
+                && generation.identity().is_none()
+                && generation.identify(&buffers.window[..read]).is_none()
+            {
                 return Ok(Outcome::End);
             }
             let Buffers { window, reread, assembled } = buffers;
@@ -217,7 +220,12 @@ impl<F: Format> Pass<'_, F> {
         }
     }
 
-    fn lines(&mut self, window: Window<'_>, reread: &mut Vec<u8>, assembled: &mut Assembled) -> Result<(), Blocked> {
+    fn lines(
+        &mut self,
+        window: Window<'_>,
+        reread: &mut Vec<u8>,
+        assembled: &mut Assembled,
+    ) -> Result<(), Blocked> {
         let output = self.lane.output;
         let (mut start, mut count) = (0, 0);
         let mut result = Ok(());
@@ -375,7 +383,14 @@ impl<F: Format> Pass<'_, F> {
             source: at.end - at.start - cut,
             start: at.start,
         };
-        self.encoder.encode_raw(self.lane, generation, self.settings, &mut self.cursor.record, record, self.metrics);
+        self.encoder.encode_raw(
+            self.lane,
+            generation,
+            self.settings,
+            &mut self.cursor.record,
+            record,
+            self.metrics,
+        );
         Ok(())
     }
 
@@ -387,7 +402,14 @@ impl<F: Format> Pass<'_, F> {
             record.truncated = true;
             record.source -= cut;
         }
-        self.encoder.encode(self.lane, generation, self.settings, &mut self.cursor.record, record, self.metrics);
+        self.encoder.encode(
+            self.lane,
+            generation,
+            self.settings,
+            &mut self.cursor.record,
+            record,
+            self.metrics,
+        );
     }
 
     /// Makes room for a record of `content` bytes; everything of the file before `read` was taken.
@@ -406,7 +428,12 @@ impl<F: Format> Pass<'_, F> {
 
     /// A line longer than the window: read it in a longer one, and when it is longer than a record may be, send its
     /// start and skip the rest.
-    fn long_line(&mut self, generation: &Arc<Generation>, source: &Arc<Source>, buffers: &mut Buffers) -> io::Result<Result<(), Blocked>> {
+    fn long_line(
+        &mut self,
+        generation: &Arc<Generation>,
+        source: &Arc<Source>,
+        buffers: &mut Buffers,
+    ) -> io::Result<Result<(), Blocked>> {
         let output = self.lane.output;
         let offset = generation.read(output);
         if self.cursor.skipping.is_some() {
@@ -469,7 +496,13 @@ impl<F: Format> Pass<'_, F> {
     }
 
     /// Bytes behind the last newline of a file that nobody writes any more are a torn line.
-    fn torn_end(&mut self, generation: &Arc<Generation>, source: &Arc<Source>, is_final: bool, buffers: &mut Buffers) -> Result<(), Blocked> {
+    fn torn_end(
+        &mut self,
+        generation: &Arc<Generation>,
+        source: &Arc<Source>,
+        is_final: bool,
+        buffers: &mut Buffers,
+    ) -> Result<(), Blocked> {
         let output = self.lane.output;
         let offset = generation.read(output);
         let rest = generation.size().min(generation.end()).saturating_sub(offset);

@@ -15,11 +15,11 @@ use sidelight_runtime::progress::Heartbeat;
 use crate::checkpoint::account::DropReason;
 use crate::config::{Config, OutputKind, READ_WINDOW};
 use crate::logs::container::{Container, Inventory};
+use crate::logs::encode::{Forward, JsonLines};
 use crate::logs::generation::Generation;
 use crate::logs::lane::Lane;
 use crate::logs::metrics::LogMetrics;
 use crate::logs::pass::{Buffers, Cursor, Outcome, Pass};
-use crate::logs::encode::{Forward, JsonLines};
 use crate::logs::record::{NamespaceLimits, RecordEncoder};
 use crate::logs::settings::{Settings, Takes};
 use crate::logs::watch::{Watcher, wait};
@@ -175,7 +175,11 @@ impl Sweeper {
         let due = self.clocks.iter().filter(|clock| !clock.blocked).map(|clock| {
             if clock.pending.is_empty() { clock.due.saturating_duration_since(now) } else { Duration::ZERO }
         });
-        if any_active || self.finishing { due.min().or(self.finishing.then_some(Duration::from_millis(50))) } else { None }
+        if any_active || self.finishing {
+            due.min().or(self.finishing.then_some(Duration::from_millis(50)))
+        } else {
+            None
+        }
     }
 
     fn wake_written(&mut self) {
@@ -193,7 +197,10 @@ impl Sweeper {
 
     /// Looks at a container of which something has changed.
     fn refresh(&mut self, container: Arc<Container>) {
-        let known = self.tails.iter().position(|tail| tail.as_ref().is_some_and(|tail| Arc::ptr_eq(&tail.container, &container)));
+        let known = self
+            .tails
+            .iter()
+            .position(|tail| tail.as_ref().is_some_and(|tail| Arc::ptr_eq(&tail.container, &container)));
         let outputs = self.clocks.len();
         let index = known.unwrap_or_else(|| {
             let free = self.tails.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -238,7 +245,11 @@ impl Sweeper {
         let mut read_by_namespace: HashMap<String, u64> = HashMap::new();
         let pending = std::mem::take(&mut self.clocks[output].pending);
         for (position, index) in pending.iter().copied().enumerate() {
-            let Some(namespace) = self.tails[index].as_ref().map(|tail| tail.container.path.namespace.as_str()) else { continue };
+            let Some(namespace) =
+                self.tails[index].as_ref().map(|tail| tail.container.path.namespace.as_str())
+            else {
+                continue;
+            };
             if read_by_namespace.get(namespace).is_some_and(|read| *read >= NAMESPACE_QUANTUM) {
                 later.push(index);
                 continue;
@@ -278,7 +289,9 @@ impl Sweeper {
             .tails
             .iter()
             .enumerate()
-            .filter_map(|(index, tail)| Some((&tail.as_ref().filter(is_due)?.settings.outputs[output].1, index)))
+            .filter_map(|(index, tail)| {
+                Some((&tail.as_ref().filter(is_due)?.settings.outputs[output].1, index))
+            })
             .collect();
         order.sort();
         order.into_iter().map(|(_, index)| index).collect()
@@ -315,11 +328,17 @@ impl Sweeper {
         let outcome = match &reader.config.logs.outputs[output].kind {
             OutputKind::Forward(_) => {
                 let encoder = &mut self.forward;
-                catching(|| Pass { container, settings, cursor, lane, encoder, metrics, max_record, now }.run(&tail.generations, buffers))
+                catching(|| {
+                    Pass { container, settings, cursor, lane, encoder, metrics, max_record, now }
+                        .run(&tail.generations, buffers)
+                })
             }
             OutputKind::Stdout(_) => {
                 let encoder = &mut self.json;
-                catching(|| Pass { container, settings, cursor, lane, encoder, metrics, max_record, now }.run(&tail.generations, buffers))
+                catching(|| {
+                    Pass { container, settings, cursor, lane, encoder, metrics, max_record, now }
+                        .run(&tail.generations, buffers)
+                })
             }
         };
         outcome.unwrap_or_else(|_| {
@@ -341,7 +360,11 @@ impl Sweeper {
     /// at its size afterwards.
     fn arm(&mut self, index: usize) {
         let Some(tail) = self.tails[index].as_mut() else { return };
-        let Some((generation, source)) = tail.generations.last().and_then(|newest| Some((newest, newest.source()?))) else { return };
+        let Some((generation, source)) =
+            tail.generations.last().and_then(|newest| Some((newest, newest.source()?)))
+        else {
+            return;
+        };
         let Ok(watch) = self.watcher.watch_next_write(source.as_fd()) else {
             self.reader.metrics.watch_failures.inc();
             return;
@@ -433,8 +456,10 @@ impl Tail {
 
     /// Whether no output has anything to do here until the next write.
     fn is_quiet(&self) -> bool {
-        let done = |output: usize| !self.takes(output) || (self.quiet[output] && !self.cursors[output].is_open());
-        let lingering = self.generations.len() > 1 && self.generations.iter().rev().skip(1).any(|old| old.source().is_some());
+        let done =
+            |output: usize| !self.takes(output) || (self.quiet[output] && !self.cursors[output].is_open());
+        let lingering = self.generations.len() > 1
+            && self.generations.iter().rev().skip(1).any(|old| old.source().is_some());
         (0..self.quiet.len()).all(done) && !lingering
     }
 
@@ -464,7 +489,11 @@ impl Tail {
 
     /// Drops what is unread of files that discovery has given up.
     fn drop_given_up(&mut self, lanes: &[Lane]) {
-        for generation in self.generations.iter().filter(|generation| generation.is_given_up() && generation.source().is_some()) {
+        for generation in self
+            .generations
+            .iter()
+            .filter(|generation| generation.is_given_up() && generation.source().is_some())
+        {
             drop_unread(generation, lanes, DropReason::HeldDeleted);
             generation.close();
         }
@@ -480,7 +509,13 @@ impl Tail {
             let no_writer = source.is_gzip() || settled;
             let old = index < newest || gone;
             let needed = self.cursors.iter().any(|cursor| cursor.needs(generation));
-            if old && no_writer && !needed && generation.is_read() && generation.refresh().is_some() && generation.is_read() {
+            if old
+                && no_writer
+                && !needed
+                && generation.is_read()
+                && generation.refresh().is_some()
+                && generation.is_read()
+            {
                 generation.close();
             }
         }

@@ -100,7 +100,13 @@ impl Limit {
 impl<F: Format> RecordEncoder<F> {
     /// An encoder of a reader.
     pub fn new(config: &Arc<Config>, namespaces: NamespaceLimits, format: F) -> Self {
-        RecordEncoder { format, config: config.clone(), namespaces, redacted: Default::default(), valid: String::new() }
+        RecordEncoder {
+            format,
+            config: config.clone(),
+            namespaces,
+            redacted: Default::default(),
+            valid: String::new(),
+        }
     }
 
     /// Adds the record to the lane's open chunk, or counts why not.
@@ -184,7 +190,9 @@ impl<F: Format> RecordEncoder<F> {
         let restart = generation.restart;
         if kept.fragment.as_ref().is_none_or(|(of, _)| *of != restart) {
             let config = &self.config;
-            let fragment = self.format.fragment(|sink| metadata(sink, config, generation.container(), settings, restart));
+            let fragment = self
+                .format
+                .fragment(|sink| metadata(sink, config, generation.container(), settings, restart));
             kept.fragment = Some((restart, fragment));
         }
         let fragment = kept.fragment.as_ref().map(|(_, fragment)| fragment)?;
@@ -205,7 +213,15 @@ impl<F: Format> RecordEncoder<F> {
         };
         let start = lane.buffer.len();
         if parsed && settings.parse != Parse::None {
-            match write_parsed(&mut self.format, &self.config, &mut lane.buffer, settings, fragment, record, text) {
+            match write_parsed(
+                &mut self.format,
+                &self.config,
+                &mut lane.buffer,
+                settings,
+                fragment,
+                record,
+                text,
+            ) {
                 Outcome::Parsed(level) => return level,
                 Outcome::Plain => {}
                 Outcome::Invalid => metrics.parse_failures.format.inc(),
@@ -272,7 +288,13 @@ fn remarks(sink: &mut impl ValueSink, settings: &Settings, record: &Record<'_>) 
 }
 
 /// The entries that all records of a container share: the keys of Fluent Bit's kubernetes filter, and the operator's.
-fn metadata(sink: &mut impl ValueSink, config: &Config, path: &ContainerPath, settings: &Settings, restart: u32) {
+fn metadata(
+    sink: &mut impl ValueSink,
+    config: &Config,
+    path: &ContainerPath,
+    settings: &Settings,
+    restart: u32,
+) {
     let pod = settings.pod.as_deref();
     sink.key("kubernetes");
     sink.map_begin();
@@ -285,7 +307,9 @@ fn metadata(sink: &mut impl ValueSink, config: &Config, path: &ContainerPath, se
         pod_entries(sink, config, path, pod, restart);
     }
     sink.map_end();
-    if let Some(labels) = pod.and_then(|pod| pod.namespace_labels.as_ref()).filter(|_| config.logs.namespace_labels) {
+    if let Some(labels) =
+        pod.and_then(|pod| pod.namespace_labels.as_ref()).filter(|_| config.logs.namespace_labels)
+    {
         sink.key("kubernetes_namespace");
         sink.map_begin();
         entry(sink, "name", &path.namespace);
@@ -318,9 +342,16 @@ fn pod_entries(sink: &mut impl ValueSink, config: &Config, path: &ContainerPath,
     match &config.logs.labels {
         Labels::Every(true) => map(sink, config, "labels", pod.labels.iter()),
         Labels::Every(false) => {}
-        Labels::Named(names) => map(sink, config, "labels", pod.labels.iter().filter(|(name, _)| names.contains(name))),
+        Labels::Named(names) => {
+            map(sink, config, "labels", pod.labels.iter().filter(|(name, _)| names.contains(name)))
+        }
     }
-    map(sink, config, "annotations", pod.annotations.iter().filter(|(name, _)| config.logs.annotations.contains(name)));
+    map(
+        sink,
+        config,
+        "annotations",
+        pod.annotations.iter().filter(|(name, _)| config.logs.annotations.contains(name)),
+    );
 }
 
 fn entry(sink: &mut impl ValueSink, key: &str, value: &str) {
@@ -329,7 +360,12 @@ fn entry(sink: &mut impl ValueSink, key: &str, value: &str) {
 }
 
 /// A map of texts; an empty one is left out.
-fn map<'a>(sink: &mut impl ValueSink, config: &Config, name: &str, entries: impl Iterator<Item = (&'a String, &'a String)>) {
+fn map<'a>(
+    sink: &mut impl ValueSink,
+    config: &Config,
+    name: &str,
+    entries: impl Iterator<Item = (&'a String, &'a String)>,
+) {
     let mut entries = entries.peekable();
     if entries.peek().is_none() {
         return;
@@ -337,7 +373,11 @@ fn map<'a>(sink: &mut impl ValueSink, config: &Config, name: &str, entries: impl
     sink.key(name);
     sink.map_begin();
     for (key, value) in entries {
-        if config.logs.labels_dedot { entry(sink, &key.replace('.', "_"), value) } else { entry(sink, key, value) }
+        if config.logs.labels_dedot {
+            entry(sink, &key.replace('.', "_"), value)
+        } else {
+            entry(sink, key, value)
+        }
     }
     sink.map_end();
 }

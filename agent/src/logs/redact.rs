@@ -39,7 +39,9 @@ impl Redactor {
                 .size_limit(SIZE_LIMIT)
                 .dfa_size_limit(SIZE_LIMIT)
                 .build()
-                .map_err(|error| format!("{pattern:?} is neither the name of a pattern nor a valid regex: {error}"))
+                .map_err(|error| {
+                    format!("{pattern:?} is neither the name of a pattern nor a valid regex: {error}")
+                })
         };
         Ok(Redactor { patterns: patterns.iter().map(compile).collect::<Result<_, _>>()? })
     }

@@ -136,9 +136,13 @@ fn requirement(part: &str) -> Result<Requirement, String> {
     } else {
         Some((part.to_owned(), Test::Exists))
     };
-    let is_key = |key: &str| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte));
+    let is_key = |key: &str| {
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte))
+    };
     let parsed = parsed.filter(|(key, _)| is_key(key)).map(|(key, test)| Requirement { key, test });
-    parsed.ok_or_else(|| format!("{part:?} is no label requirement; write for example app=web, tier in (a,b) or !canary"))
+    parsed.ok_or_else(|| {
+        format!("{part:?} is no label requirement; write for example app=web, tier in (a,b) or !canary")
+    })
 }
 
 #[cfg(test)]
@@ -147,11 +151,23 @@ mod tests {
 
     #[test]
     fn selectors_select_as_kubectl_does() {
-        let labels = BTreeMap::from([("app".to_owned(), "web".to_owned()), ("tier".to_owned(), "front".to_owned())]);
-        for selector in ["", "app=web", "app==web,tier in (back, front)", "app", "!none", "none!=x", "none notin (a)", "app!=db"] {
+        let labels =
+            BTreeMap::from([("app".to_owned(), "web".to_owned()), ("tier".to_owned(), "front".to_owned())]);
+        for selector in [
+            "",
+            "app=web",
+            "app==web,tier in (back, front)",
+            "app",
+            "!none",
+            "none!=x",
+            "none notin (a)",
+            "app!=db",
+        ] {
             assert!(selector.parse::<LabelSelector>().unwrap().matches(&labels), "{selector}");
         }
-        for selector in ["app=db", "tier in (back)", "none", "!app", "none=x", "app notin (web)", "app=web,tier=x"] {
+        for selector in
+            ["app=db", "tier in (back)", "none", "!app", "none=x", "app notin (web)", "app=web,tier=x"]
+        {
             assert!(!selector.parse::<LabelSelector>().unwrap().matches(&labels), "{selector}");
         }
         for selector in ["a in x", "=x", "a b", "in (x)"] {

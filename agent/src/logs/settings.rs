@@ -91,7 +91,12 @@ impl Metadata {
 
 impl Settings {
     /// Resolves the settings of a container; `own_pod` is the pod this process runs in.
-    pub fn resolve(config: &Config, path: &ContainerPath, metadata: &Metadata, own_pod: Option<&str>) -> Self {
+    pub fn resolve(
+        config: &Config,
+        path: &ContainerPath,
+        metadata: &Metadata,
+        own_pod: Option<&str>,
+    ) -> Self {
         let pod = metadata.pod();
         let mandatory = config.annotations.mandatory_namespaces.matches(&path.namespace);
         let pairs: Vec<(&str, &str)> = pod.map_or_else(Vec::new, |pod| {
@@ -101,15 +106,18 @@ impl Settings {
         let own = annotations::log_annotations(pairs.iter().copied(), &path.container, allow, &builtin);
         let containers: Vec<&str> =
             pod.iter().flat_map(|pod| &pod.containers).map(|container| container.name.as_str()).collect();
-        let mut problems: Vec<String> = annotations::problems(pairs.iter().copied(), &containers, allow, &builtin)
-            .into_iter()
-            .map(|problem| format!("{}: {}", problem.key, problem.message))
-            .collect();
+        let mut problems: Vec<String> =
+            annotations::problems(pairs.iter().copied(), &containers, allow, &builtin)
+                .into_iter()
+                .map(|problem| format!("{}: {}", problem.key, problem.message))
+                .collect();
         let excluded = excluded(config, path, pod, &pairs, mandatory);
         let mut redactors = Vec::new();
         let mut collect = collect(config, path, metadata, &own, excluded, mandatory, own_pod);
         for patterns in [Ok(config.logs.redact.clone()), own_redactions(&own)] {
-            match patterns.and_then(|patterns| Redactor::compile(&patterns).map(|redactor| (patterns, redactor))) {
+            match patterns
+                .and_then(|patterns| Redactor::compile(&patterns).map(|redactor| (patterns, redactor)))
+            {
                 Ok((patterns, _)) if patterns.is_empty() => {}
                 Ok((_, redactor)) => redactors.push(redactor),
                 Err(error) => {
@@ -120,7 +128,9 @@ impl Settings {
         }
         let multiline = own.multiline.as_ref().filter(|own| match own {
             Multiline::Start(pattern) => Regex::new(pattern)
-                .inspect_err(|error| problems.push(format!("logs.multiline: {error}; the operator's setting is used")))
+                .inspect_err(|error| {
+                    problems.push(format!("logs.multiline: {error}; the operator's setting is used"))
+                })
                 .is_ok(),
             _ => true,
         });
@@ -131,10 +141,18 @@ impl Settings {
             multiline: Recognizer::new(multiline.unwrap_or(&config.logs.multiline)),
             redactors,
             rate: lower_rate(config.logs.rate.container, own.rate.map_or(0, u64::from)),
-            sample: own.sample.filter(|share| *share < 1.0 && !mandatory).map(|share| (share * 2f64.powi(64)) as u64),
+            sample: own
+                .sample
+                .filter(|share| *share < 1.0 && !mandatory)
+                .map(|share| (share * 2f64.powi(64)) as u64),
             excluded,
             drop: applicable(&config.logs.drop, path, pod),
-            outputs: config.logs.outputs.iter().map(|output| takes(output, config, path, metadata, &own)).collect(),
+            outputs: config
+                .logs
+                .outputs
+                .iter()
+                .map(|output| takes(output, config, path, metadata, &own))
+                .collect(),
             problems,
             pod: pod.cloned(),
         }
@@ -163,7 +181,13 @@ fn lower_rate(operator: u64, own: u64) -> u64 {
     }
 }
 
-fn excluded(config: &Config, path: &ContainerPath, pod: Option<&Arc<Pod>>, pairs: &[(&str, &str)], mandatory: bool) -> [bool; 2] {
+fn excluded(
+    config: &Config,
+    path: &ContainerPath,
+    pod: Option<&Arc<Pod>>,
+    pairs: &[(&str, &str)],
+    mandatory: bool,
+) -> [bool; 2] {
     let Some(pod) = pod.filter(|_| config.annotations.honour_others && !mandatory) else { return [false; 2] };
     let labels = pod.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let exclusion = annotations::excluded_by_others(pairs.iter().copied(), labels, &path.container);
@@ -179,7 +203,8 @@ fn collect(
     mandatory: bool,
     own_pod: Option<&str>,
 ) -> Takes {
-    let writes_to_stdout = config.logs.outputs.iter().any(|output| matches!(output.kind, OutputKind::Stdout(_)));
+    let writes_to_stdout =
+        config.logs.outputs.iter().any(|output| matches!(output.kind, OutputKind::Stdout(_)));
     if writes_to_stdout && own_pod.is_some_and(|own| own == path.pod || own == path.uid) {
         return Takes::No("this agent's own pod is not read while an output is stdout".to_owned());
     }
@@ -197,7 +222,9 @@ fn collect(
         (Some(true), _) => Takes::Yes,
         (None, Select::All) => metadata.or_wait(Takes::Yes),
         (None, Select::Annotated) => metadata.or_wait(match metadata {
-            Metadata::Known(_) => Takes::No("logs.select is annotated and the pod has no sidelight.dev/logs: \"true\"".to_owned()),
+            Metadata::Known(_) => Takes::No(
+                "logs.select is annotated and the pod has no sidelight.dev/logs: \"true\"".to_owned(),
+            ),
             _ => Takes::Wait("logs.select is annotated and the pod's metadata is not known".to_owned()),
         }),
     }
@@ -227,7 +254,9 @@ fn takes(
         match pod {
             Some(pod) if output.matching.labels.matches(&pod.labels) => Takes::Yes,
             Some(_) => Takes::No("the pod's labels are not selected by the output's match.labels".to_owned()),
-            None => Takes::Wait("the output selects by labels and the pod's metadata is not known".to_owned()),
+            None => {
+                Takes::Wait("the output selects by labels and the pod's metadata is not known".to_owned())
+            }
         }
     };
     let tag = match &output.kind {

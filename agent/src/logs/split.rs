@@ -217,7 +217,10 @@ mod tests {
     fn lines_of_docker_are_read_and_partial_without_their_newline() {
         let line = br#"{"log":"a \"b\"\n","stream":"stderr","time":"2026-11-24T10:00:00.000000001Z"}"#;
         let read = split(line).unwrap();
-        assert_eq!((read.content.as_ref(), read.stream, read.partial), (&b"a \"b\""[..], Stream::Stderr, false));
+        assert_eq!(
+            (read.content.as_ref(), read.stream, read.partial),
+            (&b"a \"b\""[..], Stream::Stderr, false)
+        );
         assert_eq!(read.time, Time { seconds: 1_795_514_400, nanos: 1 });
         let line = br#"{"log":"a","stream":"stdout","time":"2026-11-24T10:00:00Z"}"#;
         assert!(split(line).unwrap().partial);

@@ -29,7 +29,13 @@ impl TagTemplate {
     }
 
     /// The tag of a container. `.` in a value becomes `_`, an empty one `none`; `suffix` is the pod's own `logs.tag`.
-    pub fn render(&self, node: &str, path: &ContainerPath, pod: Option<&Pod>, suffix: Option<&str>) -> String {
+    pub fn render(
+        &self,
+        node: &str,
+        path: &ContainerPath,
+        pod: Option<&Pod>,
+        suffix: Option<&str>,
+    ) -> String {
         let mut tag = String::new();
         for piece in &self.0 {
             let value = match piece {
@@ -63,7 +69,8 @@ impl FromStr for TagTemplate {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((before, placeholder)) = rest.split_once('{') {
-            let (name, after) = placeholder.split_once('}').ok_or_else(|| format!("{text:?} has a {{ without its }}"))?;
+            let (name, after) =
+                placeholder.split_once('}').ok_or_else(|| format!("{text:?} has a {{ without its }}"))?;
             if !before.is_empty() {
                 pieces.push(Piece::Text(before.to_owned()));
             }

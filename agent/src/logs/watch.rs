@@ -48,7 +48,11 @@ impl Watcher {
     /// # Errors
     /// ENOSPC when `fs.inotify.max_user_watches` is reached, EACCES when the directory may not be read.
     pub fn watch_directory(&self, directory: &Path) -> io::Result<i32> {
-        let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
+        let flags = WatchFlags::CREATE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::DELETE
+            | WatchFlags::ONLYDIR;
         Ok(inotify::add_watch(&self.fd, directory, flags)?)
     }
 

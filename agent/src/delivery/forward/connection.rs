@@ -76,7 +76,15 @@ pub(super) async fn run(
         let (socket, replies, keepalive) = connect(&config, &address).await?;
         connected = true;
         let _ = events.send(Event::Up { upstream }).await;
-        let mut connection = Connection { config: &config, upstream, events: &events, waiting: &mut waiting, replies, keepalive };
+        let mut connection = Connection {
+            config: &config,
+            upstream,
+            events: &events,
+            waiting: &mut waiting,
+            next_late: Instant::now(),
+            replies,
+            keepalive,
+        };
         connection.serve(socket, &mut parcels).await
     }
     .await;
@@ -85,7 +93,8 @@ pub(super) async fn run(
     while let Ok(parcel) = parcels.try_recv() {
         unacknowledged.push(parcel);
     }
-    let error = result.err().map(|error: io::Error| Failure { text: error.to_string(), after_sending: connected });
+    let error =
+        result.err().map(|error: io::Error| Failure { text: error.to_string(), after_sending: connected });
     let _ = events.send(Event::Ended { upstream, parcels: unacknowledged, error }).await;
 }
 
@@ -102,7 +111,11 @@ async fn connect(config: &Config, address: &str) -> io::Result<(Box<dyn Socket>,
     let mut replies = Replies::default();
     let mut keepalive = true;
     if let Some(key) = &config.shared_key {
-        let agreed = within("HELO (has the receiver a <security> section?)", handshake::shake(config, key, &mut socket, &mut replies)).await?;
+        let agreed = within(
+            "HELO (has the receiver a <security> section?)",
+            handshake::shake(config, key, &mut socket, &mut replies),
+        )
+        .await?;
         keepalive = agreed.keepalive;
     }
     Ok((socket, replies, keepalive))
@@ -128,7 +141,12 @@ async fn connect_tcp(address: &str) -> io::Result<TcpStream> {
 }
 
 async fn within<T>(what: &str, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {} s", STEP_TIMEOUT.as_secs()));
+    let late = |_| {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("{what} took longer than {} s", STEP_TIMEOUT.as_secs()),
+        )
+    };
     timeout(STEP_TIMEOUT, step).await.map_err(late)?
 }
 
@@ -138,6 +156,8 @@ struct Connection<'a> {
     events: &'a mpsc::Sender<Event>,
     /// Sent and not acknowledged, oldest first, with the time until which the acknowledgement must come.
     waiting: &'a mut VecDeque<(Parcel, Instant)>,
+    /// The same for the parcel that is being written.
+    next_late: Instant,
     replies: Replies,
     keepalive: bool,
 }
@@ -145,7 +165,11 @@ struct Connection<'a> {
 // === impl Connection ===
 
 impl Connection<'_> {
-    async fn serve(&mut self, socket: Box<dyn Socket>, parcels: &mut mpsc::Receiver<Parcel>) -> io::Result<()> {
+    async fn serve(
+        &mut self,
+        socket: Box<dyn Socket>,
+        parcels: &mut mpsc::Receiver<Parcel>,
+    ) -> io::Result<()> {
         let (mut reader, mut writer) = tokio::io::split(socket);
         let retires = Instant::now() + jittered(MAX_AGE);
         let mut retiring = false;
@@ -178,10 +202,10 @@ impl Connection<'_> {
         reader: &mut (impl AsyncRead + Unpin),
     ) -> io::Result<()> {
         parcel.was_sent = true;
-        let late = Instant::now() + self.config.ack_timeout;
-        let result = self.write(&parcel, writer, reader, late).await;
+        self.next_late = Instant::now() + self.config.ack_timeout;
+        let result = self.write(&parcel, writer, reader).await;
         if self.config.ack || result.is_err() {
-            self.waiting.push_back((parcel, late));
+            self.waiting.push_back((parcel, self.next_late));
         } else {
             let _ = self.events.send(Event::Acknowledged { upstream: self.upstream, parcel }).await;
         }
@@ -193,11 +217,11 @@ impl Connection<'_> {
         parcel: &Parcel,
         writer: &mut (impl AsyncWrite + Unpin),
         reader: &mut (impl AsyncRead + Unpin),
-        late: Instant,
     ) -> io::Result<()> {
         let (head, foot) = frame::envelope(parcel, self.config.ack)?;
         let mut written = pin!(write_all([&head, parcel.entries(), &foot], writer));
         loop {
+            let late = self.next_late;
             tokio::select! {
                 done = &mut written => return done,
                 reply = self.replies.next(reader) => self.take_reply(&reply?).await?,
@@ -210,12 +234,22 @@ impl Connection<'_> {
         if let Some(reason) = handshake::wants_security(reply) {
             return Err(io::Error::other(reason));
         }
-        let id = reply.as_map().and_then(|map| map.iter().find(|(key, _)| bytes_of(key) == Some(b"ack"))).map(|(_, id)| id);
+        let id = reply
+            .as_map()
+            .and_then(|map| map.iter().find(|(key, _)| bytes_of(key) == Some(b"ack")))
+            .map(|(_, id)| id);
         let id = id.and_then(bytes_of);
-        let position = self.waiting.iter().position(|(parcel, _)| id == Some(frame::chunk_id(parcel.id()).as_bytes()));
-        let Some((parcel, _)) = position.and_then(|position| self.waiting.remove(position)) else {
+        let position =
+            self.waiting.iter().position(|(parcel, _)| id == Some(frame::chunk_id(parcel.id()).as_bytes()));
+        let Some((position, (parcel, _))) = position.and_then(|at| Some((at, self.waiting.remove(at)?)))
+        else {
             return Err(io::Error::other("the receiver has acknowledged a chunk that was not sent"));
         };
+        // Receivers take one chunk after the other: what was sent behind this one has only now come to its turn. Without
+        // this, one that needs longer for a full pipeline than ack_timeout would get it again and again.
+        let late = Instant::now() + self.config.ack_timeout;
+        self.waiting.iter_mut().skip(position).for_each(|(_, until)| *until = late);
+        self.next_late = late;
         let _ = self.events.send(Event::Acknowledged { upstream: self.upstream, parcel }).await;
         Ok(())
     }

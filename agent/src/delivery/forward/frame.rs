@@ -67,7 +67,10 @@ impl Replies {
                 return Ok(value);
             }
             if socket.read_buf(&mut self.buffer).await? == 0 {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the receiver has closed the connection"));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "the receiver has closed the connection",
+                ));
             }
         }
     }
@@ -80,8 +83,12 @@ impl Replies {
                 self.buffer.drain(..used);
                 Ok(Some(value))
             }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.buffer.len() < MAX_REPLY => Ok(None),
-            Err(error) => Err(io::Error::other(format!("the receiver's reply is not MessagePack, or longer than {MAX_REPLY} bytes: {error}"))),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.buffer.len() < MAX_REPLY => {
+                Ok(None)
+            }
+            Err(error) => Err(io::Error::other(format!(
+                "the receiver's reply is not MessagePack, or longer than {MAX_REPLY} bytes: {error}"
+            ))),
         }
     }
 }
@@ -94,7 +101,8 @@ mod tests {
     async fn replies_are_found_byte_by_byte_and_several_in_one_segment() {
         let mut wire = Vec::new();
         for id in ["a", "bb"] {
-            rmpv::encode::write_value(&mut wire, &Value::Map(vec![(Value::from("ack"), Value::from(id))])).unwrap();
+            rmpv::encode::write_value(&mut wire, &Value::Map(vec![(Value::from("ack"), Value::from(id))]))
+                .unwrap();
         }
         let mut replies = Replies::default();
         let mut whole = wire.as_slice();
@@ -109,7 +117,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_reply_that_is_none_is_an_error_and_not_a_wait() {
-        let endless = vec![0xdb, 0xff, 0xff, 0xff, 0xff].into_iter().chain(std::iter::repeat_n(b'x', MAX_REPLY)).collect::<Vec<_>>();
+        let endless = vec![0xdb, 0xff, 0xff, 0xff, 0xff]
+            .into_iter()
+            .chain(std::iter::repeat_n(b'x', MAX_REPLY))
+            .collect::<Vec<_>>();
         let error = Replies::default().next(&mut endless.as_slice()).await.unwrap_err();
         assert!(error.to_string().contains("longer"), "{error}");
     }

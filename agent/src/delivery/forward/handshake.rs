@@ -27,12 +27,15 @@ pub(super) async fn shake(
     replies: &mut Replies,
 ) -> io::Result<Agreed> {
     let helo = replies.next(socket).await?;
-    let (nonce, auth, keepalive) = read_helo(&helo).ok_or_else(|| io::Error::other("expected HELO, got something else; is this a Forward receiver with <security>?"))?;
+    let (nonce, auth, keepalive) = read_helo(&helo).ok_or_else(|| {
+        io::Error::other("expected HELO, got something else; is this a Forward receiver with <security>?")
+    })?;
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(io::Error::other)?;
     // An ASCII text: Fluent Bit takes nothing else.
     let salt = hex(&salt);
-    let key_digest = digest(&[salt.as_bytes(), config.self_hostname.as_bytes(), nonce, key.reveal().as_bytes()]);
+    let key_digest =
+        digest(&[salt.as_bytes(), config.self_hostname.as_bytes(), nonce, key.reveal().as_bytes()]);
     let password = config.password.as_ref().map_or("", Secret::reveal);
     let password_digest = match auth {
         [] => String::new(),
@@ -40,7 +43,8 @@ pub(super) async fn shake(
     };
     let ping = ["PING", &config.self_hostname, &salt, &key_digest, &config.username, &password_digest];
     let mut message = Vec::new();
-    rmpv::encode::write_value(&mut message, &Value::Array(ping.map(Value::from).to_vec())).map_err(io::Error::other)?;
+    rmpv::encode::write_value(&mut message, &Value::Array(ping.map(Value::from).to_vec()))
+        .map_err(io::Error::other)?;
     socket.write_all(&message).await?;
     socket.flush().await?;
     let pong = replies.next(socket).await?;
@@ -65,11 +69,16 @@ fn check_pong(pong: &Value, salt: &str, nonce: &[u8], key: &Secret, own_name: &s
     let fields = fields.ok_or_else(|| io::Error::other("expected PONG, got something else"))?;
     let text = |index: usize| bytes_of(&fields[index]).map(String::from_utf8_lossy).unwrap_or_default();
     if fields[1].as_bool() != Some(true) {
-        return Err(io::Error::other(format!("the receiver refuses us: {:?}; check shared_key, username and password", text(2))));
+        return Err(io::Error::other(format!(
+            "the receiver refuses us: {:?}; check shared_key, username and password",
+            text(2)
+        )));
     }
     let hostname = text(3);
     if hostname == own_name {
-        return Err(io::Error::other(format!("the receiver calls itself {hostname:?} as we do; give the node another name")));
+        return Err(io::Error::other(format!(
+            "the receiver calls itself {hostname:?} as we do; give the node another name"
+        )));
     }
     if text(4) != digest(&[salt.as_bytes(), hostname.as_bytes(), nonce, key.reveal().as_bytes()]) {
         return Err(io::Error::other("the receiver does not know the shared key: its digest is wrong"));
@@ -80,7 +89,8 @@ fn check_pong(pong: &Value, salt: &str, nonce: &[u8], key: &Secret, own_name: &s
 /// If a receiver with `<security>` answers a client without a key, why it does.
 pub(super) fn wants_security(reply: &Value) -> Option<&'static str> {
     let kind = bytes_of(reply.as_array()?.first()?)?;
-    matches!(kind, b"HELO" | b"PONG").then_some("the receiver has a <security> section and wants a shared key; set shared_key")
+    matches!(kind, b"HELO" | b"PONG")
+        .then_some("the receiver has a <security> section and wants a shared key; set shared_key")
 }
 
 fn digest(parts: &[&[u8]]) -> String {

@@ -10,19 +10,21 @@ use std::sync::Arc;
 
 use crate::delivery::chunk::{Chunk, Compression, RecordMark, new_id};
 
-/// Failures of one parcel before it is suspected.
+/// Failures of a whole chunk before it is suspected, and of a single record before it is dropped.
 const PATIENCE: u32 = 5;
+/// Failures of a piece before it is cut further: it is under suspicion already.
+const PATIENCE_WITH_A_PIECE: u32 = 2;
 
 /// What is sent as one message.
 #[derive(Debug)]
 pub(super) struct Parcel {
     content: Content,
     /// Connections that ended while this was the oldest that they had sent.
-    pub(super) failures: u32,
+    failures: u32,
     /// Whether any byte of it has gone out.
     pub(super) was_sent: bool,
-    /// Acknowledgements of the output at the first of its failures.
-    acknowledged_before: u64,
+    /// Acknowledgements of the output when it, or the chunk that it is a piece of, failed for the first time.
+    acknowledged_before: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,12 @@ struct Cut {
 
 impl Parcel {
     pub(super) fn whole(chunk: Chunk) -> Self {
-        Parcel { content: Content::Whole(Box::new(chunk)), failures: 0, was_sent: false, acknowledged_before: 0 }
+        Parcel {
+            content: Content::Whole(Box::new(chunk)),
+            failures: 0,
+            was_sent: false,
+            acknowledged_before: None,
+        }
     }
 
     pub(super) fn id(&self) -> &[u8; 16] {
@@ -83,6 +90,15 @@ impl Parcel {
         }
     }
 
+    /// Whether something in it may be what its receiver refuses.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.failures > 1 || self.is_piece()
+    }
+
+    fn is_piece(&self) -> bool {
+        matches!(self.content, Content::Piece { .. })
+    }
+
     pub(super) fn records(&self) -> usize {
         match &self.content {
             Content::Whole(chunk) => chunk.marks.len(),
@@ -104,25 +120,27 @@ impl Parcels {
     }
 
     /// The parcels of a connection that failed, oldest first; the first is the suspect, if the connection failed
-    /// `after_sending` it. Gives what is to be sent again.
+    /// `after_sending` it. Gives what is to be sent again, the suspect last, so that it is seen whether others fail.
     pub(super) fn after_failure(&mut self, mut parcels: Vec<Parcel>, after_sending: bool) -> Vec<Parcel> {
-        let Some(first) = parcels.first_mut().filter(|first| after_sending && first.was_sent) else { return parcels };
-        if first.failures == 0 {
-            first.acknowledged_before = self.acknowledged;
-        }
-        first.failures += 1;
-        let others_were_taken = self.acknowledged > first.acknowledged_before;
-        if first.failures < PATIENCE || (first.records() == 1 && !others_were_taken) {
+        let Some(first) = parcels.first_mut().filter(|first| after_sending && first.was_sent) else {
             return parcels;
+        };
+        let acknowledged_before = *first.acknowledged_before.get_or_insert(self.acknowledged);
+        first.failures += 1;
+        let others_were_taken = self.acknowledged > acknowledged_before;
+        let is_last = first.records() == 1;
+        let patience = if first.is_piece() && !is_last { PATIENCE_WITH_A_PIECE } else { PATIENCE };
+        let stays_whole = first.failures < patience || (is_last && !others_were_taken);
+        if first.is_suspect() {
+            let suspect = parcels.remove(0);
+            parcels.extend(if stays_whole { vec![suspect] } else { self.cut(suspect) });
         }
-        let suspect = parcels.remove(0);
-        let mut again = self.cut(suspect);
-        again.append(&mut parcels);
-        again
+        parcels
     }
 
     /// Halves a parcel; one record alone is dropped.
     fn cut(&mut self, parcel: Parcel) -> Vec<Parcel> {
+        let acknowledged_before = parcel.acknowledged_before;
         let (cut, records) = match parcel.content {
             Content::Piece { cut, records, .. } => (cut, records),
             Content::Whole(chunk) => {
@@ -133,7 +151,10 @@ impl Parcels {
                 tracing::warn!(tag = %chunk.tag, records = chunk.marks.len(), "a chunk is refused again and again; looking for the record that is");
                 let records = 0..chunk.marks.len();
                 self.next_cut += 1;
-                self.cuts.insert(self.next_cut, Cut { open_records: records.len(), chunk: *chunk, entries, rejected: Vec::new() });
+                self.cuts.insert(
+                    self.next_cut,
+                    Cut { open_records: records.len(), chunk: *chunk, entries, rejected: Vec::new() },
+                );
                 (self.next_cut, records)
             }
         };
@@ -147,14 +168,14 @@ impl Parcels {
         }
         let middle = records.start + records.len() / 2;
         let halves = [records.start..middle, middle..records.end];
-        halves.into_iter().filter_map(|records| self.piece(cut, records)).collect()
+        halves.into_iter().filter_map(|records| self.piece(cut, records, acknowledged_before)).collect()
     }
 
-    fn piece(&self, cut: u64, records: Range<usize>) -> Option<Parcel> {
+    fn piece(&self, cut: u64, records: Range<usize>, acknowledged_before: Option<u64>) -> Option<Parcel> {
         let Cut { chunk, entries, .. } = self.cuts.get(&cut)?;
         let entries = entries.get(bytes_of(&chunk.marks, &records))?.to_vec();
         let content = Content::Piece { cut, id: new_id(), tag: chunk.tag.clone(), records, entries };
-        Some(Parcel { content, failures: 0, was_sent: false, acknowledged_before: 0 })
+        Some(Parcel { content, failures: 0, was_sent: false, acknowledged_before })
     }
 
     fn settle_piece(&mut self, cut: u64, records: &Range<usize>, rejected: bool) {

@@ -87,7 +87,10 @@ impl Upstreams {
         let mut best: Option<usize> = None;
         for index in 0..self.0.len() {
             let upstream = &mut self.0[index];
-            if !may_try(upstream) || (primary && upstream.config.standby) || upstream.in_flight >= upstream.room() {
+            if !may_try(upstream)
+                || (primary && upstream.config.standby)
+                || upstream.in_flight >= upstream.room()
+            {
                 continue;
             }
             upstream.current += i64::from(upstream.config.weight);
@@ -149,14 +152,20 @@ mod tests {
     use super::*;
 
     fn upstreams(configs: &[(u32, bool)]) -> Upstreams {
-        let config = |(weight, standby): &(u32, bool)| config::Upstream { address: "h:1".to_owned(), weight: *weight, standby: *standby };
+        let config = |(weight, standby): &(u32, bool)| config::Upstream {
+            address: "h:1".to_owned(),
+            weight: *weight,
+            standby: *standby,
+        };
         Upstreams::new(&configs.iter().map(config).collect::<Vec<_>>())
     }
 
     #[tokio::test(start_paused = true)]
     async fn parcels_are_shared_by_weight_and_standbys_wait() {
         let mut all = upstreams(&[(3, false), (1, false), (9, true)]);
-        (0..3).for_each(|index| drop(all.get(index).connected()));
+        for index in 0..3 {
+            all.get(index).connected();
+        }
         let mut counts = [0; 3];
         for _ in 0..400 {
             counts[all.choose(Instant::now()).unwrap()] += 1;

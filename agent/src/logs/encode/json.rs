@@ -140,7 +140,13 @@ impl ValueSink for Json<'_> {
 impl Format for JsonLines {
     type Sink<'a> = Json<'a>;
 
-    fn begin<'a>(&'a mut self, buffer: &'a mut Vec<u8>, time: Time, stream: Stream, fragment: &Fragment) -> Json<'a> {
+    fn begin<'a>(
+        &'a mut self,
+        buffer: &'a mut Vec<u8>,
+        time: Time,
+        stream: Stream,
+        fragment: &Fragment,
+    ) -> Json<'a> {
         let mut sink = Json { buffer, comma: false };
         sink.open(b'{');
         sink.key("time");
@@ -180,7 +186,8 @@ mod tests {
             sink.map_end();
         });
         let mut bytes = Vec::new();
-        let mut sink = format.begin(&mut bytes, Time { seconds: 1_795_514_400, nanos: 5 }, Stream::Stdout, &fragment);
+        let mut sink =
+            format.begin(&mut bytes, Time { seconds: 1_795_514_400, nanos: 5 }, Stream::Stdout, &fragment);
         sink.key("log");
         sink.str("quote \" slash \\ newline \n bell \u{7} umlaut ä");
         sink.key("list");

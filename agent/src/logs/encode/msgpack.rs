@@ -157,7 +157,13 @@ impl ValueSink for Msgpack<'_> {
 impl Format for Forward {
     type Sink<'a> = Msgpack<'a>;
 
-    fn begin<'a>(&'a mut self, buffer: &'a mut Vec<u8>, time: Time, stream: Stream, fragment: &Fragment) -> Msgpack<'a> {
+    fn begin<'a>(
+        &'a mut self,
+        buffer: &'a mut Vec<u8>,
+        time: Time,
+        stream: Stream,
+        fragment: &Fragment,
+    ) -> Msgpack<'a> {
         self.open.clear();
         // A list of two, EventTime as fixext 8 of type 0: seconds and nanoseconds, big endian (Forward protocol v1).
         buffer.extend_from_slice(&[0x92, 0xd7, 0x00]);
@@ -229,7 +235,8 @@ mod tests {
         assert_eq!(record["stream"].as_str(), Some("stderr"));
         assert_eq!(record["kubernetes"]["pod_name"].as_str(), Some("web-1"));
         assert_eq!(record["text"].as_str().map(str::len), Some(70_001));
-        let numbers: Vec<i64> = record["list"].as_array().unwrap().iter().take(8).filter_map(rmpv::Value::as_i64).collect();
+        let numbers: Vec<i64> =
+            record["list"].as_array().unwrap().iter().take(8).filter_map(rmpv::Value::as_i64).collect();
         assert_eq!(numbers, [0, 127, 128, -1, -32, -33, i64::MIN, i64::MAX]);
         assert_eq!(record["list"].as_array().unwrap().len(), 13);
         assert_eq!(record["list"][9].as_u64(), Some(u64::MAX));

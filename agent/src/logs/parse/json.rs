@@ -75,7 +75,8 @@ fn is_number(word: &[u8]) -> bool {
         rest = &fraction[length..];
     }
     if let Some(exponent) = rest.strip_prefix(b"e").or_else(|| rest.strip_prefix(b"E")) {
-        let exponent = exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-")).unwrap_or(exponent);
+        let exponent =
+            exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-")).unwrap_or(exponent);
         let length = digits(exponent);
         return length > 0 && length == exponent.len();
     }
@@ -269,7 +270,9 @@ fn are_escapes(text: &str) -> bool {
     let mut rest = text.as_bytes();
     while let Some(backslash) = memchr::memchr(b'\\', rest) {
         rest = match &rest[backslash + 1..] {
-            [b'u', a, b, c, d, after @ ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => after,
+            [b'u', a, b, c, d, after @ ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => {
+                after
+            }
             [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', after @ ..] => after,
             _ => return false,
         };
@@ -305,7 +308,9 @@ fn unescape(mut text: &str, mut push: impl FnMut(&str)) {
 /// The character behind `\u`, and what follows it.
 fn code_point(text: &str) -> (char, &str) {
     let unit = |text: &str| u32::from_str_radix(text.get(..4).unwrap_or_default(), 16).ok();
-    let (Some(first), rest) = (unit(text), text.get(4..).unwrap_or_default()) else { return ('\u{fffd}', text) };
+    let (Some(first), rest) = (unit(text), text.get(4..).unwrap_or_default()) else {
+        return ('\u{fffd}', text);
+    };
     if let Some(character) = char::from_u32(first) {
         return (character, rest);
     }

@@ -30,7 +30,11 @@ pub(super) fn json(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Ou
             "fields" if reader.is_object() => reader.object(|reader, key| {
                 let key = key.unescaped();
                 let taken = matches!(&*key, "level" | "target" | "span" | "spans" | "timestamp");
-                if taken { sink.key(&format!("{key}_")) } else { sink.key(&field_key(&key, top_level)) }
+                if taken {
+                    sink.key(&format!("{key}_"))
+                } else {
+                    sink.key(&field_key(&key, top_level))
+                }
                 reader.value(sink)
             }),
             "msg" => {
@@ -84,7 +88,8 @@ fn head(text: &str) -> Option<Head<'_>> {
             level
         }
         None => {
-            let is_time = word.bytes().next()?.is_ascii_digit() && (word.contains('T') || word.ends_with('s'));
+            let is_time =
+                word.bytes().next()?.is_ascii_digit() && (word.contains('T') || word.ends_with('s'));
             let (word, after) = after.trim_start().split_once(' ').filter(|_| is_time)?;
             rest = after;
             level_word(word)?
@@ -173,7 +178,11 @@ impl Head<'_> {
         sink.str(self.message[..fields_at].trim_end());
         for pair in logfmt::pairs(&self.message[fields_at..]).flatten() {
             let taken = matches!(pair.key, "level" | "target" | "span" | "spans" | "message");
-            if taken { sink.key(&format!("{}_", pair.key)) } else { sink.key(&field_key(pair.key, top_level)) }
+            if taken {
+                sink.key(&format!("{}_", pair.key))
+            } else {
+                sink.key(&field_key(pair.key, top_level))
+            }
             pair.value.unwrap_or(Value::Bare("true")).write(sink);
         }
     }
@@ -193,9 +202,16 @@ fn span((name, fields): &(&str, &str), sink: &mut impl ValueSink) {
 /// Where the `key=value` pairs at the end of a message begin: the longest tail that is pairs only.
 fn fields_start(message: &str) -> usize {
     let mut start = message.len();
-    for (at, _) in message.match_indices(' ').collect::<Vec<_>>().into_iter().rev().chain((!message.is_empty()).then_some((0, ""))) {
+    for (at, _) in message
+        .match_indices(' ')
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .chain((!message.is_empty()).then_some((0, "")))
+    {
         let tail = if at == 0 { message } else { &message[at + 1..] };
-        let whole = logfmt::pairs(tail).all(|pair| pair.is_some_and(|pair| pair.value.is_some() && is_field_name(pair.key)));
+        let whole = logfmt::pairs(tail)
+            .all(|pair| pair.is_some_and(|pair| pair.value.is_some() && is_field_name(pair.key)));
         if whole {
             start = message.len() - tail.len();
         } else if !message[at..].contains('"') {
@@ -220,7 +236,8 @@ fn without_ansi(text: &str) -> Cow<'_, str> {
         clean.push_str(before);
         rest = match after.strip_prefix('[') {
             Some(sequence) => {
-                let end = sequence.find(|c: char| ('@'..='~').contains(&c)).map_or(sequence.len(), |end| end + 1);
+                let end =
+                    sequence.find(|c: char| ('@'..='~').contains(&c)).map_or(sequence.len(), |end| end + 1);
                 &sequence[end..]
             }
             None => after,

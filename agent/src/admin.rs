@@ -118,6 +118,11 @@ impl Health {
         self.gauges.set_unaccounted(output, bytes);
     }
 
+    /// Looks at what is known only over time; to be called once a second.
+    pub fn look(&self, view: &View) {
+        self.gauges.look(view);
+    }
+
     fn livez(&self) -> Response {
         match self.heartbeats.stalled(STALL) {
             None => Response::text("ok\n"),

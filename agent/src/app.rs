@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::admin::{Admin, Health};
-use crate::app::pipeline::Pipeline;
+use crate::app::pipeline::{Ended, Pipeline};
 use crate::app::watched::WatchedFiles;
 use crate::checkpoint::account::Accounts;
 use crate::checkpoint::store::{DataDir, DataDirError, Saved};
@@ -126,11 +126,15 @@ fn run_with<'a>(
         .context("cannot start the async runtime")?;
     let orders = orders(&runtime)?;
     let code = runtime.block_on(serve(start, &parts, orders));
+    // A task that blocks, in a write that nobody reads or in a name server's silence, must not hold up the end.
+    runtime.shutdown_background();
     drop(admin);
     code
 }
 
 async fn serve(start: Start, parts: &Parts, mut orders: Orders<'_>) -> anyhow::Result<u8> {
+    // Looked at before anything is waited for, so that no change in between is missed.
+    let watched = WatchedFiles::new(start.config_file.as_deref(), &start.config);
     let data_dir = tokio::select! {
         data_dir = lock_data_dir(&start.config, &parts.health) => data_dir,
         () = stopped(&mut orders) => return Ok(exit::SUCCESS),
@@ -144,12 +148,12 @@ async fn serve(start: Start, parts: &Parts, mut orders: Orders<'_>) -> anyhow::R
     };
     let (stop_cluster, cluster) = start_cluster(&start.config, parts, data_dir.path())?;
     let grace_period = start.grace_period;
-    let mut saver = Saver::new(data_dir);
-    let (pipeline, stopped_at) = run_pipelines(start, parts, &mut orders, &mut saver).await?;
+    let mut saver = Saver { data_dir: Arc::new(data_dir), failing: false };
+    let (pipeline, stopped_at) = run_pipelines(start, parts, &mut orders, &mut saver, watched).await?;
     parts.health.set_stopping();
     let deadline = stopped_at + grace_period.saturating_sub(MARGIN);
     let ended = pipeline.finish(deadline).await;
-    saver.save(&ended.generations(), &ended.outputs);
+    saver.save(ended.checkpoint).await;
     let _ = stop_cluster.send(true);
     let _ = tokio::time::timeout_at(deadline + MARGIN / 2, cluster).await;
     Ok(exit::SUCCESS)
@@ -161,10 +165,10 @@ async fn run_pipelines(
     parts: &Parts,
     orders: &mut Orders<'_>,
     saver: &mut Saver,
+    mut watched: WatchedFiles,
 ) -> anyhow::Result<(Pipeline, Instant)> {
     let mut config = Arc::new(start.config);
-    let mut pipeline = Pipeline::start(config.clone(), parts, saver.load(), Vec::new())?;
-    let mut watched = WatchedFiles::new(start.config_file.as_deref(), &config);
+    let mut pipeline = Pipeline::start(config.clone(), parts, saver.data_dir.load(), Vec::new())?;
     let mut tick = tokio::time::interval(TICK);
     loop {
         let reload = tokio::select! {
@@ -175,7 +179,7 @@ async fn run_pipelines(
             _ = tick.tick() => {
                 pipeline.check(&parts.health);
                 if pipeline.has_moved() {
-                    saver.save(&pipeline.generations(), pipeline.output_names());
+                    saver.save(pipeline.checkpoint()).await;
                 }
                 watched.have_changed()
             }
@@ -184,38 +188,65 @@ async fn run_pipelines(
         let Some(new) = reload_config(file, &config, &parts.health) else { continue };
         watched = WatchedFiles::new(Some(file), &new);
         config = Arc::new(new);
-        let ended = pipeline.hand_over(Instant::now() + RELOAD_WAIT).await;
-        saver.save(&ended.generations(), &ended.outputs);
-        pipeline = Pipeline::start(config.clone(), parts, saver.load(), ended.containers)?;
+        let (ended, stopped_at) = hand_over(pipeline, orders).await;
+        // From memory: the file may be older, if the disk is full.
+        let saved = Saved::parse(&ended.checkpoint).unwrap_or_default();
+        saver.save(ended.checkpoint).await;
+        pipeline = Pipeline::start(config.clone(), parts, saved, ended.containers)?;
         parts.health.set_reloaded(true);
         tracing::info!("the new configuration is in force");
+        if let Some(stopped_at) = stopped_at {
+            return Ok((pipeline, stopped_at));
+        }
+    }
+}
+
+/// Ends a pipeline for the next one. A signal to stop is heard meanwhile: the grace period runs from then.
+async fn hand_over(pipeline: Pipeline, orders: &mut Orders<'_>) -> (Ended, Option<Instant>) {
+    let mut ending = std::pin::pin!(pipeline.hand_over(Instant::now() + RELOAD_WAIT));
+    let mut stopped_at = None;
+    loop {
+        tokio::select! {
+            ended = &mut ending => return (ended, stopped_at),
+            order = orders.next(), if stopped_at.is_none() => if order == Signal::Stop {
+                stopped_at = Some(Instant::now());
+            }
+        }
     }
 }
 
 /// A config that is wrong, or that changes what only a restart can change, leaves the old one in force.
 fn reload_config(file: &Path, old: &Config, health: &Health) -> Option<Config> {
     match Config::load(file, &|name| std::env::var(name).ok()) {
-        Ok(new) => {
-            for (key, changed) in [
-                ("data_dir", new.data_dir != old.data_dir),
-                ("admin", new.admin.listen != old.admin.listen || new.admin.api != old.admin.api),
-                ("kubernetes.source", new.kubernetes.source != old.kubernetes.source),
-                ("node", new.node != old.node),
-            ] {
-                if changed {
-                    tracing::warn!(key, "this key takes effect only after a restart");
-                }
-            }
-            let mut new = new;
-            new.data_dir.clone_from(&old.data_dir);
-            Some(new)
-        }
+        Ok(new) => Some(keep_until_restart(new, old)),
         Err(mistakes) => {
             health.set_reloaded(false);
             tracing::error!(file = %file.display(), mistakes = mistakes.join("; "), "the new configuration is wrong; the old one stays in force");
             None
         }
     }
+}
+
+/// Puts back what takes effect only at a start, and says so.
+fn keep_until_restart(mut new: Config, old: &Config) -> Config {
+    let keep = |key: &str, changed: bool| {
+        if changed {
+            tracing::warn!(key, "this key takes effect only after a restart");
+        }
+    };
+    keep("node", new.node != old.node);
+    keep("data_dir", new.data_dir != old.data_dir);
+    keep("admin", new.admin != old.admin);
+    keep("kubernetes.source", new.kubernetes.source != old.kubernetes.source);
+    keep("kubernetes.file", new.kubernetes.file != old.kubernetes.file);
+    keep("logs.namespace_labels", new.logs.namespace_labels != old.logs.namespace_labels);
+    new.node.clone_from(&old.node);
+    new.data_dir.clone_from(&old.data_dir);
+    new.admin.clone_from(&old.admin);
+    new.kubernetes.source = old.kubernetes.source;
+    new.kubernetes.file.clone_from(&old.kubernetes.file);
+    new.logs.namespace_labels = old.logs.namespace_labels;
+    new
 }
 
 async fn stopped(orders: &mut Orders<'_>) {
@@ -275,34 +306,21 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Writes checkpoints and reads them back.
+/// Writes checkpoints.
 struct Saver {
-    data_dir: DataDir,
-    earlier_outputs: Vec<String>,
+    data_dir: Arc<DataDir>,
     failing: bool,
 }
 
 // === impl Saver ===
 
 impl Saver {
-    fn new(data_dir: DataDir) -> Self {
-        Saver { data_dir, earlier_outputs: Vec::new(), failing: false }
-    }
-
-    fn load(&mut self) -> Saved {
-        let saved = self.data_dir.load();
-        self.earlier_outputs = saved.outputs().to_vec();
-        saved
-    }
-
-    /// Writes the file. A full disk costs duplicates after a crash, nothing else: the next second tries again.
-    fn save(&mut self, generations: &[Arc<crate::logs::generation::Generation>], outputs: &[String]) {
-        let bytes = crate::checkpoint::store::render(
-            generations.iter().map(Arc::as_ref),
-            outputs,
-            &self.earlier_outputs,
-        );
-        match self.data_dir.save(&bytes) {
+    /// Writes the file, not on the runtime's thread: a sync takes as long as the disk likes. A full disk costs
+    /// duplicates after a crash, nothing else: the next second tries again.
+    async fn save(&mut self, checkpoint: Vec<u8>) {
+        let data_dir = self.data_dir.clone();
+        let written = tokio::task::spawn_blocking(move || data_dir.save(&checkpoint)).await;
+        match written.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
             Ok(()) => self.failing = false,
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {

@@ -68,6 +68,8 @@ pub struct Container {
     pub id: Option<String>,
     /// How often it was restarted.
     pub restart_count: u32,
+    /// Whether this run of it is over.
+    pub terminated: bool,
 }
 
 /// Where pods come from.

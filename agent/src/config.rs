@@ -42,7 +42,7 @@ pub struct Config {
 }
 
 /// The two admin listeners.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Admin {
     /// `/metrics`, `/livez`, `/readyz`.
     pub listen: String,
@@ -117,6 +117,9 @@ pub struct Logs {
     pub drop: Vec<DropRule>,
     pub rate: Rate,
     pub outputs: Vec<Output>,
+    /// Top-level keys that records have for themselves, those of `add` among them.
+    #[serde(skip)]
+    pub taken_keys: Vec<String>,
 }
 
 /// Which containers are read.

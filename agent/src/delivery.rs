@@ -7,4 +7,4 @@ pub mod memory;
 pub mod secret;
 pub mod status;
 pub mod stdout;
-mod tls;
+pub mod tls;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use sidelight_runtime::exit;
 use sidelight_runtime::logging::{self, LogFormat};
+use sidelight_runtime::signals::Signals;
 
 use crate::app::{self, Start};
 use crate::config::Config;
@@ -45,15 +46,17 @@ pub fn run(duration: Option<Duration>) -> anyhow::Result<u8> {
     })?;
     let interrupted = interruption()?;
     let begun = Instant::now();
+    let mut is_read = true;
     let writers = node.start();
     while !agent.is_finished()
+        && is_read
         && !interrupted.load(Ordering::Relaxed)
         && duration.is_none_or(|duration| begun.elapsed() < duration)
     {
         std::thread::sleep(Duration::from_millis(200));
-        view.progress(writers.written(), &receiver.received());
+        is_read = view.progress(writers.written(), &receiver.received());
     }
-    let expected = writers.stop();
+    let expected = writers.stop().context("a pod of the embedded node cannot write")?;
     let deadline = Instant::now() + LAST_LINES;
     while receiver.received().missing(&expected) > 0 && Instant::now() < deadline && !agent.is_finished() {
         std::thread::sleep(Duration::from_millis(50));
@@ -64,16 +67,14 @@ pub fn run(duration: Option<Duration>) -> anyhow::Result<u8> {
     Ok(if ended.is_ok_and(|code| code == exit::SUCCESS) && complete { exit::SUCCESS } else { exit::NEGATIVE })
 }
 
-/// Set at the first Ctrl-C.
+/// Set at the first Ctrl-C, SIGTERM or SIGHUP: the directory is to be removed.
 fn interruption() -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        if let Ok(runtime) = runtime {
-            let _ = runtime.block_on(tokio::signal::ctrl_c());
-        }
-        flag.store(true, Ordering::Relaxed);
+        let next = runtime.map(|runtime| runtime.block_on(async { Some(Signals::new().ok()?.next().await) }));
+        flag.store(matches!(next, Ok(Some(_))), Ordering::Relaxed);
     })?;
     Ok(interrupted)
 }

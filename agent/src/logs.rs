@@ -6,6 +6,7 @@
 //! ```
 
 pub mod container;
+pub mod cursor;
 pub mod discover;
 pub mod encode;
 pub mod generation;
@@ -26,4 +27,5 @@ pub mod source;
 pub mod split;
 pub mod start;
 pub mod tag;
+mod tail;
 pub mod watch;

@@ -16,7 +16,7 @@ pub mod kubelet;
 use std::time::{Duration, Instant};
 
 /// How long to wait for what must happen before the test is called hung.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until `condition` holds; a hang is a failed test that says what it waited for.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {

@@ -28,12 +28,18 @@ fn check_prints_every_mistake_with_its_path_and_exits_with_64() {
     let output = sidelight(&["check", file.to_str().unwrap()]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(64));
-    for path in
-        ["logs.parse:", "logs.max_record:", "logs.colour:", "upstreams[0]:", ".tag:", ".match.labels:"]
-    {
+    for path in [
+        "node:",
+        "logs.parse:",
+        "logs.max_record:",
+        "logs.colour:",
+        "upstreams[0]:",
+        ".tag:",
+        ".match.labels:",
+    ] {
         assert!(text.contains(path), "{path} is missing:\n{text}");
     }
-    assert!(text.contains("6 mistakes"), "{text}");
+    assert!(text.contains("7 mistakes"), "{text}");
 }
 
 #[test]

@@ -26,5 +26,5 @@ fn config(node: &Node, server: &ForwardServer, logs: &str, forward: &str) -> Str
 }
 
 fn start(node: &Node, server: &ForwardServer) -> Agent {
-    Agent::start(BINARY, node.path(), &config(node, server, "", "      ack_timeout: 2s\n"))
+    Agent::start(BINARY, node.path(), &config(node, server, "", "      ack_timeout: 20s\n"))
 }

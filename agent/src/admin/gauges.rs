@@ -1,14 +1,18 @@
 //! Gauges that are worked out when somebody asks for them.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::admin::View;
 use crate::admin::status;
 use crate::logs::container::Container;
+
+/// Rates of writing are those of an interval of this length.
+const RATE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The gauges.
 pub(super) struct Gauges {
@@ -22,7 +26,7 @@ pub(super) struct Gauges {
     reload_successful: IntGauge,
     memory_budget: IntGauge,
     memory_used: IntGauge,
-    written: Mutex<HashMap<String, Written>>,
+    written: Mutex<HashMap<PathBuf, Written>>,
 }
 
 /// How much a container had written when last looked at, and how fast it writes.
@@ -105,12 +109,15 @@ impl Gauges {
 
     pub(super) fn update(&self, view: &View) {
         let containers = view.inventory.containers();
+        // An output that a reload has removed is not to keep its last values.
+        [&self.in_flight, &self.lag, &self.output_up].iter().for_each(|gauge| gauge.reset());
+        self.oldest_unread.reset();
         self.memory_budget.set(int(view.config.memory_budget));
         self.memory_used.set(int(view.outputs.iter().map(|output| output.share.used() as u64).sum()));
         for (output, lag) in view.outputs.iter().zip(status::lags(view)) {
             let label = [output.name.as_str()];
             self.lag.with_label_values(&label).set(int(lag));
-            self.in_flight.with_label_values(&label).set(int(output.status.account().bytes_in_flight()));
+            self.in_flight.with_label_values(&label).set(output.status.account().bytes_in_flight().max(0));
             self.output_up.with_label_values(&label).set(i64::from(output.status.is_up()));
         }
         for (index, output) in view.outputs.iter().enumerate() {
@@ -128,32 +135,36 @@ impl Gauges {
 
     /// The kubelet keeps `max_files` times `max_size` bytes of a container; what is unread of them is `lag`, and the
     /// rest is written over at the rate of the last interval between two looks.
-    fn retention_left(&self, view: &View, containers: &[std::sync::Arc<Container>]) -> f64 {
+    fn retention_left(&self, view: &View, containers: &[Arc<Container>]) -> f64 {
         let kept = (view.config.logs.kubelet.max_size * view.config.logs.kubelet.max_files) as f64;
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = containers.iter().filter_map(|container| {
+            let lag: u64 = container.generations().iter().map(|generation| generation.backlog()).sum();
+            let rate = written.get(&container.directory)?.rate;
+            (lag > 0 && rate > 0.0).then(|| ((kept - lag as f64) / rate).max(0.0))
+        });
+        left.fold(f64::INFINITY, f64::min)
+    }
+
+    /// Looks at how fast every container writes; to be called regularly, whoever asks for metrics how often.
+    pub(super) fn look(&self, view: &View) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let mut seen = HashMap::new();
-        let mut left = f64::INFINITY;
-        for container in containers {
-            let generations = container.generations();
-            let bytes: u64 = generations.iter().map(|generation| generation.size()).sum();
-            let lag: u64 = generations.iter().map(|generation| generation.backlog()).sum();
-            let key = container.directory.display().to_string();
-            let before = written.remove(&key);
-            let rate = match &before {
-                Some(before) if now > before.at && bytes >= before.bytes => {
-                    (bytes - before.bytes) as f64 / now.duration_since(before.at).as_secs_f64()
-                }
-                Some(before) => before.rate,
+        if written.values().next().is_some_and(|any| now.duration_since(any.at) < RATE_INTERVAL) {
+            return;
+        }
+        let mut before = std::mem::take(&mut *written);
+        for container in view.inventory.containers() {
+            let bytes = container.generations().iter().map(|generation| generation.size()).sum();
+            let last = before.remove(&container.directory);
+            let rate = match &last {
+                // Less than before: a file is gone.
+                Some(last) if bytes < last.bytes => last.rate,
+                Some(last) => (bytes - last.bytes) as f64 / now.duration_since(last.at).as_secs_f64(),
                 None => 0.0,
             };
-            if lag > 0 && rate > 0.0 {
-                left = left.min(((kept - lag as f64) / rate).max(0.0));
-            }
-            seen.insert(key, Written { bytes, at: now, rate });
+            written.insert(container.directory.clone(), Written { bytes, at: now, rate });
         }
-        *written = seen;
-        left
     }
 }
 
@@ -161,7 +172,11 @@ impl Gauges {
 fn oldest_unread(container: &Container, output: usize) -> Option<f64> {
     let generation = container.generations().into_iter().find(|generation| generation.lag(output) > 0)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
-    Some((now - generation.last_record(output)? as f64).max(0.0))
+    // Nothing of it is read: then it is at least as old as our knowing of it.
+    let Some(last) = generation.last_record(output) else {
+        return Some(generation.opened.elapsed().as_secs_f64());
+    };
+    Some((now - last as f64).max(0.0))
 }
 
 fn int(bytes: u64) -> i64 {

@@ -135,7 +135,7 @@ pub(super) fn outputs(view: &View) -> Outputs {
                 .filter(|(_, bytes)| *bytes > 0)
                 .map(|(reason, bytes)| (reason.name().to_owned(), bytes))
                 .collect(),
-            in_flight: account.bytes_in_flight(),
+            in_flight: account.bytes_in_flight().unsigned_abs(),
             lag_bytes,
             last_error: output.status.last_error(),
         }

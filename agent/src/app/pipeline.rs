@@ -1,8 +1,8 @@
 //! One run of discovery, readers and deliveries with one configuration.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::admin::{Health, OutputView, View};
 use crate::app::Parts;
-use crate::checkpoint::store::Saved;
+use crate::checkpoint::store::{self, Saved};
 use crate::config::{Config, Output, OutputKind};
 use crate::delivery::chunk::Compression;
 use crate::delivery::memory::Share;
@@ -21,7 +21,6 @@ use crate::delivery::status::OutputStatus;
 use crate::delivery::{forward, stdout};
 use crate::logs::container::{Container, Inventory};
 use crate::logs::discover::Discovery;
-use crate::logs::generation::Generation;
 use crate::logs::lane::Lane;
 use crate::logs::reader::{Order, Reader};
 use crate::logs::record::NamespaceLimits;
@@ -31,41 +30,37 @@ use crate::wake::Wake;
 /// tiny.
 const WAITING_CHUNKS: usize = 256;
 
+/// What says which pod this process runs in: the Downward API's variables, else the host name, which is the pod's.
+const OWN_POD: [&str; 3] = ["POD_UID", "POD_NAME", "HOSTNAME"];
+
 /// A running pipeline.
 pub(super) struct Pipeline {
     view: Arc<View>,
     output_names: Vec<String>,
     order: Arc<Order>,
-    readers: Vec<JoinHandle<std::io::Result<()>>>,
+    readers: Vec<JoinHandle<()>>,
     discovery: Option<DiscoveryThread>,
     deliveries: JoinSet<()>,
     stop_deliveries: watch::Sender<Option<Instant>>,
-    commits: u64,
-    unaccounted: HashMap<usize, (u64, u64)>,
+    commits: Option<u64>,
+    unaccounted: HashMap<usize, (u64, i64, u64, u64)>,
+    saved: Arc<Mutex<Saved>>,
+    scanned: Arc<AtomicBool>,
 }
 
 /// The thread that finds files, and how it is told to stop.
 struct DiscoveryThread {
     stop: Arc<AtomicBool>,
     wake: Arc<Wake>,
-    thread: JoinHandle<std::io::Result<()>>,
+    thread: JoinHandle<()>,
 }
 
 /// What is left of a pipeline: the files, still open, and how far they were acknowledged.
 pub(super) struct Ended {
     /// The containers.
     pub containers: Vec<Arc<Container>>,
-    /// The outputs by index.
-    pub outputs: Vec<String>,
-}
-
-// === impl Ended ===
-
-impl Ended {
-    /// All generations.
-    pub(super) fn generations(&self) -> Vec<Arc<Generation>> {
-        self.containers.iter().flat_map(|container| container.generations()).collect()
-    }
+    /// The checkpoint file's bytes.
+    pub checkpoint: Vec<u8>,
 }
 
 // === impl Pipeline ===
@@ -93,48 +88,61 @@ impl Pipeline {
         let inventory = Arc::new(Inventory::new(wakes));
         let order = Arc::new(Order::default());
         let readers = start_readers(&config, parts, &inventory, &order, lanes)?;
+        let (saved, scanned) = (Arc::new(Mutex::new(saved)), Arc::new(AtomicBool::new(false)));
         let pods = parts.pods.clone();
         let view = Arc::new(View { config: config.clone(), inventory, pods, outputs });
         Ok(Pipeline {
             output_names: config.logs.outputs.iter().map(|output| output.name.clone()).collect(),
-            discovery: Some(DiscoveryThread::start(parts, &view, saved, containers)?),
+            discovery: Some(DiscoveryThread::start(
+                parts,
+                &view,
+                saved.clone(),
+                containers,
+                scanned.clone(),
+            )?),
             view,
             order,
             readers,
             deliveries,
             stop_deliveries,
-            commits: 0,
+            commits: None,
             unaccounted: HashMap::new(),
+            saved,
+            scanned,
         })
     }
 
-    /// The outputs by index.
-    pub(super) fn output_names(&self) -> &[String] {
-        &self.output_names
+    /// The checkpoint file's bytes: how far every file was acknowledged.
+    pub(super) fn checkpoint(&self) -> Vec<u8> {
+        let generations: Vec<_> =
+            self.view.inventory.containers().iter().flat_map(|container| container.generations()).collect();
+        let unclaimed = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        store::render(generations.iter().map(Arc::as_ref), &self.output_names, &unclaimed)
     }
 
-    /// All generations.
-    pub(super) fn generations(&self) -> Vec<Arc<Generation>> {
-        self.view.inventory.containers().iter().flat_map(|container| container.generations()).collect()
-    }
-
-    /// Whether a position was committed since the last call.
+    /// Whether there is something to save since the last call: a position was committed, or the first listing is done,
+    /// which settles where new outputs begin.
     pub(super) fn has_moved(&mut self) -> bool {
+        if !self.scanned.load(Ordering::Acquire) {
+            return false;
+        }
         let commits =
             self.view.outputs.iter().flat_map(|output| &output.lanes).map(|lane| lane.commits()).sum();
-        std::mem::replace(&mut self.commits, commits) != commits
+        self.commits.replace(commits) != Some(commits)
     }
 
     /// Checks that every byte read is in one counter. Counters move while they are read: only a difference that stays
     /// the same while nothing moves is one.
     pub(super) fn check(&mut self, health: &Health) {
+        health.look(&self.view);
         for (index, output) in self.view.outputs.iter().enumerate() {
             let account = output.status.account();
             let counted = account.bytes_in_flight();
             let known: u64 = output.lanes.iter().map(|lane| lane.bytes_in_flight()).sum();
-            let state = (account.bytes_read(), counted.abs_diff(known));
+            let difference = counted.abs_diff(i64::try_from(known).unwrap_or(i64::MAX));
+            let state = (account.bytes_read(), counted, known, difference);
             let same = self.unaccounted.insert(index, state) == Some(state);
-            health.set_unaccounted(&output.name, if same { state.1 } else { 0 });
+            health.set_unaccounted(&output.name, if same { difference } else { 0 });
         }
     }
 
@@ -185,7 +193,7 @@ impl Pipeline {
         if tokio::time::timeout_at(deadline + Duration::from_millis(500), all).await.is_err() {
             tracing::warn!("not everything was acknowledged in time; it is sent again after the start");
         }
-        Ended { containers: self.view.inventory.containers(), outputs: self.output_names }
+        Ended { checkpoint: self.checkpoint(), containers: self.view.inventory.containers() }
     }
 }
 
@@ -196,8 +204,9 @@ impl DiscoveryThread {
     fn start(
         parts: &Parts,
         view: &Arc<View>,
-        saved: Saved,
+        saved: Arc<Mutex<Saved>>,
         containers: Vec<Arc<Container>>,
+        scanned: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let (stop, wake) = (Arc::new(AtomicBool::new(false)), Arc::new(Wake::new()?));
         parts.pods.subscribe(&wake);
@@ -210,12 +219,17 @@ impl DiscoveryThread {
             metrics: parts.metrics.clone(),
             wake: wake.clone(),
             stop: stop.clone(),
-            own_pod: std::env::var("POD_UID").or_else(|_| std::env::var("POD_NAME")).ok(),
+            own_pod: OWN_POD.iter().filter_map(|name| std::env::var(name).ok()).collect(),
         };
         let (health, view) = (parts.health.clone(), view.clone());
         let thread = std::thread::Builder::new()
             .name("discovery".to_owned())
-            .spawn(move || discovery.run(containers, move || health.set_view(view)))
+            .spawn(move || {
+                discovery.run(containers, move || {
+                    scanned.store(true, Ordering::Release);
+                    health.set_view(view);
+                });
+            })
             .context("cannot start the discovery thread")?;
         Ok(DiscoveryThread { stop, wake, thread })
     }
@@ -232,6 +246,7 @@ fn start_output(
     lanes: &mut [Vec<Lane>],
 ) -> OutputView {
     let account = parts.accounts.output(&output.name);
+    account.begin();
     let share = Share::new(usize::try_from(config.share()).unwrap_or(usize::MAX), wakes.to_vec());
     let (chunks, receiver) = mpsc::channel(WAITING_CHUNKS);
     let mut ledgers = Vec::new();
@@ -267,7 +282,7 @@ fn start_readers(
     inventory: &Arc<Inventory>,
     order: &Arc<Order>,
     lanes: Vec<Vec<Lane>>,
-) -> anyhow::Result<Vec<JoinHandle<std::io::Result<()>>>> {
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let namespaces = NamespaceLimits::default();
     let spawn = |(index, lanes)| {
         let reader = Reader {
@@ -289,10 +304,8 @@ fn start_readers(
 }
 
 /// Waits for a thread without holding up the runtime.
-async fn joined(thread: JoinHandle<std::io::Result<()>>, name: &str) {
-    match tokio::task::spawn_blocking(|| thread.join()).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => tracing::error!(name, %error, "a thread could not run"),
-        _ => tracing::error!(name, "a thread ended with a panic"),
+async fn joined(thread: JoinHandle<()>, name: &str) {
+    if !matches!(tokio::task::spawn_blocking(move || thread.join()).await, Ok(Ok(()))) {
+        tracing::error!(name, "a thread ended with a panic");
     }
 }

@@ -7,41 +7,34 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 
-/// The files and a hash of what they held.
+/// The files, each with a hash of what it held.
 #[derive(Debug)]
-pub(super) struct WatchedFiles {
-    files: Vec<PathBuf>,
-    seen: u64,
-}
+pub(super) struct WatchedFiles(Vec<(PathBuf, Option<u64>)>);
 
 // === impl WatchedFiles ===
 
 impl WatchedFiles {
-    /// Watches from now on.
+    /// Watches from now on; nothing where there is no config file to read again.
     pub(super) fn new(config_file: Option<&Path>, config: &Config) -> Self {
-        let mut files = config.watched_files.clone();
-        files.extend(config_file.map(Path::to_owned));
-        if config_file.is_none() {
-            files.clear();
-        }
-        let seen = contents(&files);
-        WatchedFiles { files, seen }
+        let Some(config_file) = config_file else { return WatchedFiles(Vec::new()) };
+        let files = config.watched_files.iter().map(PathBuf::as_path).chain([config_file]);
+        WatchedFiles(files.map(|file| (file.to_owned(), contents(file))).collect())
     }
 
     /// Whether anything is different since the last call. A file that cannot be read just now is no change.
     pub(super) fn have_changed(&mut self) -> bool {
-        if self.files.iter().any(|file| !file.exists()) {
-            return false;
+        let mut changed = false;
+        for (file, seen) in &mut self.0 {
+            if let Some(now) = contents(file) {
+                changed |= seen.replace(now) != Some(now);
+            }
         }
-        let now = contents(&self.files);
-        std::mem::replace(&mut self.seen, now) != now
+        changed
     }
 }
 
-fn contents(files: &[PathBuf]) -> u64 {
+fn contents(file: &Path) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
-    for file in files {
-        std::fs::read(file).ok().hash(&mut hasher);
-    }
-    hasher.finish()
+    std::fs::read(file).ok()?.hash(&mut hasher);
+    Some(hasher.finish())
 }

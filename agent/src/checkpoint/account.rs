@@ -2,6 +2,7 @@
 //! `read = delivered + dropped{reason} + in flight`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
@@ -71,6 +72,8 @@ pub struct Accounts {
 #[derive(Debug)]
 pub struct OutputAccount {
     read: IntCounter,
+    /// Bytes that an earlier pipeline has read and not settled: they are read again, and not counted twice.
+    again: AtomicU64,
     delivered: IntCounter,
     dropped: [IntCounter; DropReason::ALL.len()],
     records_delivered: IntCounter,
@@ -147,6 +150,7 @@ impl Accounts {
     pub fn output(&self, name: &str) -> Arc<OutputAccount> {
         Arc::new(OutputAccount {
             read: self.read.with_label_values(&[name]),
+            again: AtomicU64::new(0),
             delivered: self.delivered.with_label_values(&[name]),
             dropped: DropReason::ALL.map(|reason| self.dropped.with_label_values(&[name, reason.name()])),
             records_delivered: self.records_delivered.with_label_values(&[name]),
@@ -168,9 +172,16 @@ impl Accounts {
 // === impl OutputAccount ===
 
 impl OutputAccount {
-    /// Bytes were read for the first time.
+    /// A pipeline begins: what the one before has left in flight, it reads again.
+    pub fn begin(&self) {
+        self.again.store(u64::try_from(self.bytes_in_flight()).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Bytes were read that this pipeline had not read before.
     pub fn read(&self, bytes: u64) {
-        self.read.inc_by(bytes);
+        let rest = |again: u64| Some(again.saturating_sub(bytes));
+        let again = self.again.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).unwrap_or(0);
+        self.read.inc_by(bytes.saturating_sub(again));
     }
 
     /// The receiver has acknowledged.
@@ -212,9 +223,12 @@ impl OutputAccount {
         DropReason::ALL.into_iter().map(|reason| (reason, self.dropped[reason as usize].get()))
     }
 
-    /// Bytes that are neither delivered nor dropped.
-    pub fn bytes_in_flight(&self) -> u64 {
+    /// Bytes of this pipeline that are neither delivered nor dropped. Below nothing: a defect, or the counters moved
+    /// while they were read.
+    pub fn bytes_in_flight(&self) -> i64 {
         let ended = self.bytes_delivered() + self.bytes_dropped().map(|(_, bytes)| bytes).sum::<u64>();
-        self.bytes_read().saturating_sub(ended)
+        let [read, ended, again] = [self.bytes_read(), ended, self.again.load(Ordering::Relaxed)]
+            .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        read - ended - again
     }
 }

@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -53,6 +54,9 @@ pub enum DataDirError {
 pub struct Saved {
     generations: HashMap<Key, SavedGeneration>,
     outputs: Vec<String>,
+    /// There were checkpoints, and none is whole: every output is taken for known, so that it reads from the start and
+    /// skips nothing.
+    damaged: bool,
 }
 
 /// (pod UID, container, restart, identity).
@@ -113,11 +117,15 @@ impl DataDir {
             .truncate(false)
             .open(&lock_path)
             .map_err(unusable)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if error != Errno::WOULDBLOCK {
+                return Err(unusable(error.into()));
+            }
             let holder = fs::read_to_string(&lock_path).unwrap_or_default();
             return Err(DataDirError::Held { path: path.to_owned(), holder: holder.trim().to_owned() });
         }
-        lock.set_len(0).and_then(|()| writeln!(lock, "{holder}")).map_err(unusable)?;
+        // On a full disk nobody can say who holds the directory; that is no reason not to start.
+        let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{holder}"));
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
@@ -141,14 +149,15 @@ impl DataDir {
                 },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "cannot read the checkpoint file")
+                    damaged = true;
+                    tracing::error!(path = %path.display(), %error, "cannot read the checkpoint file");
                 }
             }
         }
         if damaged {
             tracing::error!("no checkpoint file is whole: every log file is read again from its start");
         }
-        Saved::default()
+        Saved { damaged, ..Saved::default() }
     }
 
     /// Writes the positions of all generations; what `kept` has of outputs and fields this run does not know stays.
@@ -187,12 +196,12 @@ impl Saved {
 
     /// Whether an output of this name has run before.
     pub fn knows_output(&self, name: &str) -> bool {
-        self.outputs.iter().any(|known| known == name)
+        self.damaged || self.outputs.iter().any(|known| known == name)
     }
 
-    /// The outputs that have run before.
-    pub fn outputs(&self) -> &[String] {
-        &self.outputs
+    /// What a checkpoint's bytes say; none when they are damaged.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        parse(bytes)
     }
 }
 
@@ -205,15 +214,15 @@ impl SavedGeneration {
     }
 }
 
-/// Renders the checkpoint file of these generations. `outputs` are this run's, by index; `earlier` names outputs of
-/// earlier runs.
+/// Renders the checkpoint file of these generations. `outputs` are this run's, by index; what `unclaimed` has, outputs
+/// and generations of earlier runs, is written back as it was.
 pub fn render<'a>(
     generations: impl Iterator<Item = &'a Generation>,
     outputs: &[String],
-    earlier: &[String],
+    unclaimed: &Saved,
 ) -> Vec<u8> {
     let mut known = outputs.to_vec();
-    known.extend(earlier.iter().filter(|name| !outputs.contains(name)).cloned());
+    known.extend(unclaimed.outputs.iter().filter(|name| !outputs.contains(name)).cloned());
     let head = Head { sidelight_checkpoints: VERSION, outputs: known, others: Map::new() };
     let mut bytes = Vec::new();
     push_line(&mut bytes, &head);
@@ -223,7 +232,7 @@ pub fn render<'a>(
         let mut positions: BTreeMap<String, u64> = outputs
             .iter()
             .enumerate()
-            .filter(|(index, _)| generation.is_taken(*index))
+            .filter(|(index, _)| generation.is_taken(*index) || generation.acked(*index) > 0)
             .map(|(index, name)| (name.clone(), generation.acked(index)))
             .collect();
         let (others, other_outputs) = generation.unknown();
@@ -246,6 +255,10 @@ pub fn render<'a>(
                 others: others.clone(),
             },
         );
+        count += 1;
+    }
+    for saved in unclaimed.generations.values() {
+        push_line(&mut bytes, saved);
         count += 1;
     }
     let foot = Foot { generations: count, crc32: crc32fast::hash(&bytes) };
@@ -274,7 +287,7 @@ fn parse(bytes: &[u8]) -> Option<Saved> {
         let key = (saved.uid.clone(), saved.container.clone(), saved.restart, saved.first_line.clone());
         generations.insert(key, saved);
     }
-    Some(Saved { generations, outputs: head.outputs })
+    Some(Saved { generations, outputs: head.outputs, damaged: false })
 }
 
 impl SavedGeneration {

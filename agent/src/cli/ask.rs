@@ -1,5 +1,7 @@
 //! Questions to a running agent.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
@@ -13,6 +15,8 @@ use crate::admin::explain::Explanation;
 use crate::admin::page::bytes_text;
 use crate::admin::status::{Files, Outputs};
 
+/// The admin server answers from memory; what takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// An answer is never longer: 5,000 files are about 3 MiB.
 const MAX_ANSWER: usize = 256 << 20;
 
@@ -154,6 +158,7 @@ fn fetch(admin: &str, path: &str) -> anyhow::Result<Bytes> {
         let (status, body) = tokio::select! {
             answer = ask => answer?,
             () = served => bail!("the connection ended"),
+            () = tokio::time::sleep(PATIENCE) => bail!("no answer within {} s", PATIENCE.as_secs()),
         };
         if !status.is_success() {
             bail!("{status}: {}", String::from_utf8_lossy(&body).trim());

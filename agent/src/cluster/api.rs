@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{Container, Pod, owner};
 
@@ -89,6 +90,13 @@ struct ContainerStatus {
     #[serde(rename = "containerID")]
     container_id: String,
     restart_count: u32,
+    state: State,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct State {
+    terminated: Option<IgnoredAny>,
 }
 
 // === impl ApiPod ===
@@ -147,6 +155,7 @@ fn container(spec: SpecContainer, statuses: &[ContainerStatus]) -> Container {
         image_id: without_scheme(&status.image_id),
         id: without_scheme(&status.container_id),
         restart_count: status.restart_count,
+        terminated: status.state.terminated.is_some(),
         name: spec.name,
     }
 }
@@ -169,7 +178,8 @@ mod tests {
             "metadata": {"annotations": {LAST_APPLIED: "{}", "a": "b"}, "managedFields": [{"fieldsV1": {}}]},
             "spec": {"containers": [{"name": "app", "image": "nginx"}, {"name": "new", "image": "busybox"}]},
             "status": {"podIP": "10.1.2.3", "containerStatuses": [{"name": "app", "image": "docker.io/library/nginx:latest",
-                "imageID": "docker-pullable://nginx@sha256:12", "containerID": "containerd://34", "restartCount": 5}]},
+                "imageID": "docker-pullable://nginx@sha256:12", "containerID": "containerd://34", "restartCount": 5,
+                "state": {"terminated": {"exitCode": 1}}}]},
         }))
         .unwrap();
         let pod = pod.into_pod();
@@ -179,6 +189,7 @@ mod tests {
             image_id: Some("nginx@sha256:12".into()),
             id: Some("34".into()),
             restart_count: 5,
+            terminated: true,
         };
         let new = Container { name: "new".into(), image: "busybox".into(), ..Container::default() };
         assert_eq!(pod.containers, [app, new]);

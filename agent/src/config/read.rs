@@ -1,5 +1,7 @@
 //! From the YAML tree to the valid configuration.
 
+mod outputs;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,14 +12,13 @@ use yaml_serde::Value;
 
 use super::section::{Environment, Mistakes, Section, expand, format_size, parse_duration, scalar};
 use super::{
-    Admin, Annotations, Config, Forward, KubeletRotation, Kubernetes, Labels, Logs, Match, MetadataSource,
-    Output, OutputKind, Rate, ReadFrom, Select, Stdout, Tls, Upstream,
+    Admin, Annotations, Config, KubeletRotation, Kubernetes, Labels, Logs, MetadataSource, Rate, ReadFrom,
+    Select,
 };
-use crate::delivery::chunk::Compression;
-use crate::delivery::secret::Secret;
+use crate::logs::multiline::Recognizer;
+use crate::logs::parse::RESERVED;
 use crate::logs::redact::Redactor;
 use crate::logs::rules::{DropRule, LabelSelector};
-use crate::logs::tag::TagTemplate;
 
 const MINUTES: u64 = 60_000;
 
@@ -27,9 +28,12 @@ pub(super) fn config(text: &str, environment: Environment<'_>) -> Result<Config,
     let mut mistakes = Mistakes::default();
     expand(&mut tree, "", environment, &mut mistakes);
     let mut watched_files = Vec::new();
+    let tree_has_node = tree.get("node").is_some();
     let mut root = Section::new("", tree, &mut mistakes);
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let node = root.text("node", &environment("NODE_NAME").unwrap_or(hostname), &mut mistakes);
+    let named = environment("NODE_NAME").filter(|name| !name.is_empty());
+    let is_named = named.is_some() || tree_has_node;
+    let node = root.text("node", &named.unwrap_or(hostname), &mut mistakes);
     let config = Config {
         node,
         data_dir: PathBuf::from(root.text("data_dir", "/var/lib/sidelight", &mut mistakes)),
@@ -42,6 +46,10 @@ pub(super) fn config(text: &str, environment: Environment<'_>) -> Result<Config,
         watched_files,
     };
     root.finish(&mut mistakes);
+    if config.kubernetes.source == MetadataSource::Cluster && !is_named {
+        // The host name is the pod's: the API server would be asked for the pods of a node that does not exist.
+        mistakes.add("node", "needed with `source: cluster`: set it, or NODE_NAME, to the node's name");
+    }
     check_memory(&config, &mut mistakes);
     if mistakes.is_empty() { Ok(config) } else { Err(mistakes.into_lines()) }
 }
@@ -136,7 +144,10 @@ fn globs(section: &mut Section, key: &'static str, default: &[&str], mistakes: &
 }
 
 fn logs(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Logs {
+    let add = add(&mut section, mistakes);
     let logs = Logs {
+        taken_keys: RESERVED.into_iter().map(str::to_owned).chain(add.keys().cloned()).collect(),
+        add,
         select: section.read("select", Select::All, mistakes, |text| match text {
             "all" => Ok(Select::All),
             "annotated" => Ok(Select::Annotated),
@@ -145,7 +156,8 @@ fn logs(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes)
         namespaces: globs(&mut section, "namespaces", &["*"], mistakes),
         root: PathBuf::from(section.text("root", "/var/log/pods", mistakes)),
         read_from: section.read("read_from", ReadFrom::Beginning, mistakes, read_from),
-        max_record: section.size("max_record", 512 << 10, 1 << 10..=64 << 20, mistakes),
+        // A message must stay below 5 MB, record and metadata together.
+        max_record: section.size("max_record", 512 << 10, 1 << 10..=4 << 20, mistakes),
         held_deleted: section.size("held_deleted", 1 << 30, 0..=1 << 50, mistakes),
         kubelet: kubelet(section.section("kubelet", mistakes), mistakes),
         parse: section.read("parse", Parse::Json, mistakes, |text| text.parse()),
@@ -156,15 +168,16 @@ fn logs(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes)
         labels_dedot: section.flag("labels_dedot", false, mistakes),
         annotations: section.texts("annotations", &[], mistakes),
         namespace_labels: section.flag("namespace_labels", false, mistakes),
-        add: add(&mut section, mistakes),
         redact: section.texts("redact", &[], mistakes),
         drop: drop_rules(&mut section, mistakes),
         rate: rate(section.section("rate", mistakes), mistakes),
-        outputs: outputs(&mut section, files, mistakes),
+        outputs: outputs::outputs(&mut section, files, mistakes),
     };
-    if let Multiline::Start(pattern) = &logs.multiline
-        && let Err(error) = regex::bytes::Regex::new(pattern)
-    {
+    if RESERVED.contains(&logs.parse_into.as_str()) || logs.add.contains_key(&logs.parse_into) {
+        mistakes
+            .add(&section.path("parse_into"), format!("{:?} is taken; choose another key", logs.parse_into));
+    }
+    if let Err(error) = Recognizer::new(&logs.multiline) {
         mistakes
             .add(&section.path("multiline"), format!("neither a preset nor a valid start pattern: {error}"));
     }
@@ -220,14 +233,25 @@ fn labels(section: &mut Section, mistakes: &mut Mistakes) -> Labels {
 fn add(section: &mut Section, mistakes: &mut Mistakes) -> std::collections::BTreeMap<String, Json> {
     let path = section.path("add");
     let Some(value) = section.take("add") else { return Default::default() };
-    yaml_serde::from_value(value).unwrap_or_else(|error| {
-        mistakes.add(&path, format!("expected a mapping of static fields: {error}"));
-        Default::default()
-    })
+    let fields: std::collections::BTreeMap<String, Json> =
+        yaml_serde::from_value(value).unwrap_or_else(|error| {
+            mistakes.add(&path, format!("expected a mapping of static fields: {error}"));
+            Default::default()
+        });
+    for reserved in RESERVED.into_iter().filter(|reserved| fields.contains_key(*reserved)) {
+        mistakes.add(&format!("{path}.{reserved}"), "records have this key for themselves; choose another");
+    }
+    fields
 }
 
 fn drop_rules(section: &mut Section, mistakes: &mut Mistakes) -> Vec<DropRule> {
     let items = section.items("drop", mistakes).unwrap_or_default();
+    for (path, _) in items.iter().filter(|(_, item)| item.as_mapping().is_none_or(|rule| rule.is_empty())) {
+        mistakes.add(
+            path,
+            "a rule without a condition would drop everything; give namespaces, labels, level or matches",
+        );
+    }
     items
         .into_iter()
         .filter_map(|(path, item)| drop_rule(Section::new(&path, item, mistakes), mistakes))
@@ -247,183 +271,4 @@ fn drop_rule(mut section: Section, mistakes: &mut Mistakes) -> Option<DropRule> 
 
 fn selector(section: &mut Section, mistakes: &mut Mistakes) -> LabelSelector {
     section.read("labels", LabelSelector::default(), mistakes, |text| text.parse())
-}
-
-fn outputs(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Vec<Output> {
-    let path = section.path("outputs");
-    let items = section.items("outputs", mistakes).unwrap_or_default();
-    let outputs: Vec<Output> = items
-        .into_iter()
-        .filter_map(|(path, item)| output(Section::new(&path, item, mistakes), &path, files, mistakes))
-        .collect();
-    if outputs.is_empty() && mistakes.is_empty() {
-        mistakes.add(&path, "at least one output is needed: forward or stdout");
-    }
-    for (n, output) in outputs.iter().enumerate() {
-        if outputs[..n].iter().any(|other| other.name == output.name) {
-            mistakes.add(
-                &format!("{path}[{n}].name"),
-                format!("{:?} is taken by another output; names are unique", output.name),
-            );
-        }
-    }
-    outputs
-}
-
-fn output(
-    mut section: Section,
-    path: &str,
-    files: &mut Vec<PathBuf>,
-    mistakes: &mut Mistakes,
-) -> Option<Output> {
-    let forward_section = section.optional_section("forward", mistakes);
-    let stdout_section = section.optional_section("stdout", mistakes);
-    let kind = match (forward_section, stdout_section) {
-        (Some(inner), None) => Some(OutputKind::Forward(Box::new(forward(inner, files, mistakes)))),
-        (None, Some(inner)) => {
-            inner.finish(mistakes);
-            Some(OutputKind::Stdout(Stdout {}))
-        }
-        _ => {
-            mistakes.add(path, "expected exactly one of forward, stdout");
-            None
-        }
-    };
-    let default_name = match kind {
-        Some(OutputKind::Stdout(_)) => "stdout",
-        _ => "forward",
-    };
-    let name = section.text("name", default_name, mistakes);
-    let mut inner = section.section("match", mistakes);
-    let matching = Match {
-        namespaces: globs(&mut inner, "namespaces", &["*"], mistakes),
-        labels: selector(&mut inner, mistakes),
-    };
-    inner.finish(mistakes);
-    section.finish(mistakes);
-    Some(Output { name, matching, kind: kind? })
-}
-
-fn forward(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Forward {
-    let forward = Forward {
-        upstreams: upstreams(&mut section, mistakes),
-        tag: section.read("tag", "kube.{namespace}".to_owned(), mistakes, |text| {
-            text.parse::<TagTemplate>().map(|_| text.to_owned())
-        }),
-        ack: section.flag("ack", true, mistakes),
-        ack_timeout: section.duration("ack_timeout", Duration::from_secs(60), 100..=60 * MINUTES, mistakes),
-        compress: section.read("compress", Compression::Gzip, mistakes, |text| text.parse()),
-        shared_key: secret(&mut section, "shared_key", "shared_key_file", files, mistakes),
-        username: section.text("username", "", mistakes),
-        password: secret(&mut section, "password", "password_file", files, mistakes),
-        tls: tls(section.section("tls", mistakes), files, mistakes),
-        flush_interval: section.duration(
-            "flush_interval",
-            Duration::from_secs(1),
-            10..=10 * MINUTES,
-            mistakes,
-        ),
-        // Fluent Bit's receiver takes 6,144,000 bytes, compressed or not.
-        chunk_bytes: section.size("chunk_bytes", 1 << 20, 16 << 10..=5_000_000, mistakes),
-    };
-    section.finish(mistakes);
-    forward
-}
-
-fn upstreams(section: &mut Section, mistakes: &mut Mistakes) -> Vec<Upstream> {
-    let path = section.path("upstreams");
-    let items = section.items("upstreams", mistakes).unwrap_or_default();
-    let upstreams: Vec<Upstream> = items
-        .into_iter()
-        .map(|(path, item)| {
-            let mut upstream = match scalar(&item) {
-                Some(address) => Upstream { address, weight: 1, standby: false },
-                None => {
-                    let mut section = Section::new(&path, item, mistakes);
-                    let address = section.text("address", "", mistakes);
-                    let weight = section.number("weight", 1, 1..=1_000, mistakes);
-                    let standby = section.flag("standby", false, mistakes);
-                    section.finish(mistakes);
-                    Upstream { address, weight: u32::try_from(weight).unwrap_or(1), standby }
-                }
-            };
-            upstream.address = upstream.address.trim().to_owned();
-            if !is_host_and_port(&upstream.address) {
-                mistakes.add(
-                    &path,
-                    format!("{:?} is no address; write host:port, IPv6 in brackets", upstream.address),
-                );
-            }
-            upstream
-        })
-        .collect();
-    if upstreams.is_empty() {
-        mistakes.add(&path, "at least one is needed, for example [\"fluentd.logging.svc:24224\"]");
-    } else if upstreams.iter().all(|upstream| upstream.standby) {
-        mistakes.add(&path, "at least one must not be a standby");
-    }
-    upstreams
-}
-
-fn is_host_and_port(address: &str) -> bool {
-    let Some((host, port)) = address.rsplit_once(':') else { return false };
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let host_is_right = match bracketed {
-        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && !host.contains([':', '/', ' ']),
-    };
-    host_is_right && port.parse::<u16>().is_ok_and(|port| port != 0)
-}
-
-fn secret(
-    section: &mut Section,
-    key: &'static str,
-    file_key: &'static str,
-    files: &mut Vec<PathBuf>,
-    mistakes: &mut Mistakes,
-) -> Option<Secret> {
-    let value = section.text(key, "", mistakes);
-    let file = section.text(file_key, "", mistakes);
-    if file.is_empty() {
-        return (!value.is_empty()).then(|| Secret::new(value));
-    }
-    if !value.is_empty() {
-        mistakes.add(&section.path(key), format!("set either this or {file_key}, not both"));
-    }
-    let file = PathBuf::from(file);
-    let content = std::fs::read_to_string(&file);
-    files.push(file.clone());
-    match content {
-        Ok(content) => Some(Secret::new(content.trim_end_matches(['\r', '\n']).to_owned())),
-        Err(error) => {
-            mistakes.add(&section.path(file_key), format!("cannot read {}: {error}", file.display()));
-            None
-        }
-    }
-}
-
-fn tls(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Tls {
-    let given = |text: String| Some(text).filter(|text| !text.is_empty());
-    let tls = Tls {
-        enabled: section.flag("enabled", false, mistakes),
-        ca_file: given(section.text("ca_file", "", mistakes)).map(PathBuf::from),
-        cert_file: given(section.text("cert_file", "", mistakes)).map(PathBuf::from),
-        key_file: given(section.text("key_file", "", mistakes)).map(PathBuf::from),
-        server_name: given(section.text("server_name", "", mistakes)),
-    };
-    if tls.cert_file.is_some() != tls.key_file.is_some() {
-        mistakes.add(&section.path("cert_file"), "cert_file and key_file belong together: set both or none");
-    }
-    for (key, file) in [("ca_file", &tls.ca_file), ("cert_file", &tls.cert_file), ("key_file", &tls.key_file)]
-    {
-        let Some(file) = file else { continue };
-        files.push(file.clone());
-        if tls.enabled
-            && let Err(error) = std::fs::File::open(file)
-        {
-            mistakes.add(&section.path(key), format!("cannot read {}: {error}", file.display()));
-        }
-    }
-    section.finish(mistakes);
-    tls
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::delivery::chunk::Chunk;
-use crate::delivery::forward::connection::Event;
+use crate::delivery::forward::connection::{ConnectionId, Event, Remains};
 use crate::delivery::forward::parcel::{Parcel, Parcels};
 use crate::delivery::forward::upstreams::Upstreams;
 use crate::delivery::secret::Secret;
@@ -130,43 +130,59 @@ impl Dispatcher {
     async fn dispatch(&mut self, mut chunks: mpsc::Receiver<Chunk>, mut inbox: mpsc::Receiver<Event>) {
         let mut is_open = true;
         loop {
-            self.assign();
+            let now = Instant::now();
+            self.connect(now);
+            self.assign(now);
             if !is_open && self.pending.is_empty() && self.upstreams.in_flight() == 0 {
                 return;
             }
-            let retry = self.upstreams.next_retry().filter(|_| !self.pending.is_empty());
+            self.status.set_up(self.upstreams.any_up());
             tokio::select! {
                 chunk = chunks.recv(), if is_open && self.pending.len() < PENDING => match chunk {
                     Some(chunk) => self.pending.push_back(Parcel::whole(chunk)),
                     None => is_open = false,
                 },
                 Some(event) = inbox.recv() => self.handle(event),
-                () = until(retry) => {}
+                () = until(self.upstreams.next_retry(now)) => {}
                 Some(_) = self.connections.join_next() => {}
             }
         }
     }
 
+    /// Opens the connections that are missing.
+    fn connect(&mut self, now: Instant) {
+        for index in self.upstreams.unconnected(now) {
+            let upstream = self.upstreams.get(index);
+            let (sender, receiver) = mpsc::channel(upstreams::PIPELINE);
+            upstream.connection += 1;
+            upstream.parcels = Some(sender);
+            let id = ConnectionId { upstream: index, number: upstream.connection };
+            let address = upstream.config.address.clone();
+            self.connections.spawn(connection::run(
+                self.config.clone(),
+                id,
+                address,
+                receiver,
+                self.events.clone(),
+            ));
+        }
+    }
+
     /// Gives pending parcels to upstreams that have room for them.
-    fn assign(&mut self) {
+    fn assign(&mut self, now: Instant) {
         while !self.pending.is_empty() {
-            let Some(index) = self.upstreams.choose(Instant::now()) else { return };
+            let Some(index) = self.upstreams.choose(now) else { return };
             let Some(parcel) = self.pending.pop_front() else { return };
             let upstream = self.upstreams.get(index);
-            let parcels = upstream.parcels.get_or_insert_with(|| {
-                let (sender, receiver) = mpsc::channel(upstreams::PIPELINE);
-                let address = upstream.config.address.clone();
-                let run = connection::run(self.config.clone(), index, address, receiver, self.events.clone());
-                self.connections.spawn(run);
-                sender
-            });
+            let Some(parcels) = &upstream.parcels else { return self.pending.push_front(parcel) };
             match parcels.try_send(parcel) {
                 Ok(()) => upstream.in_flight += 1,
                 Err(mpsc::error::TrySendError::Full(parcel)) => return self.pending.push_front(parcel),
                 Err(mpsc::error::TrySendError::Closed(parcel)) => {
-                    // Its last words are still in the inbox; the next parcel gets a new connection.
+                    // It retires, or its last words are still in the inbox; the next turn opens another.
                     upstream.parcels = None;
-                    return self.pending.push_front(parcel);
+                    self.pending.push_front(parcel);
+                    self.connect(now);
                 }
             }
         }
@@ -174,54 +190,67 @@ impl Dispatcher {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Up { upstream } => {
-                if self.upstreams.get(upstream).connected() {
+            Event::Up(id) => {
+                if self.upstreams.get(id.upstream).connected() {
                     tracing::info!(
                         output = self.config.name,
-                        upstream = self.upstreams.get(upstream).config.address,
+                        upstream = self.upstreams.get(id.upstream).config.address,
                         "connected"
                     );
                 }
             }
-            Event::Acknowledged { upstream, parcel } => {
-                self.upstreams.get(upstream).acknowledged();
+            Event::Acknowledged(id, parcel) => {
+                self.upstreams.get(id.upstream).acknowledged();
                 self.parcels.acknowledged(parcel);
             }
-            Event::Ended { upstream, parcels, error } => self.ended(upstream, parcels, error),
+            Event::Ended(id, remains) => self.ended(id, remains),
         }
-        self.status.set_up(self.upstreams.any_up());
     }
 
     /// A connection has ended; its parcels come back to be sent again, in their order.
-    fn ended(&mut self, upstream: usize, parcels: Vec<Parcel>, error: Option<connection::Failure>) {
-        let state = self.upstreams.get(upstream);
-        state.in_flight = state.in_flight.saturating_sub(parcels.len());
-        state.parcels = None;
-        let Some(failure) = error else {
-            state.closed();
-            self.requeue(parcels);
+    fn ended(&mut self, id: ConnectionId, remains: Remains) {
+        let Remains { mut sent, unsent, error } = remains;
+        let upstream = self.upstreams.get(id.upstream);
+        upstream.in_flight = upstream.in_flight.saturating_sub(sent.len() + unsent.len());
+        let is_newest = upstream.connection == id.number;
+        if is_newest {
+            upstream.parcels = None;
+        }
+        if let Some(error) = error {
+            let is_news = is_newest && upstream.failed(Instant::now());
+            self.complain(id.upstream, error, sent.len() + unsent.len(), is_news);
+            self.status.account().retry(sent.iter().map(|parcel| parcel.records() as u64).sum());
+            let suspect = (!sent.is_empty()).then(|| sent.remove(0));
+            self.requeue(sent.into_iter().chain(unsent));
+            if let Some(suspect) = suspect {
+                let again = self.parcels.after_failure(suspect);
+                self.requeue(again.into_iter());
+            }
             return;
-        };
-        let address = state.config.address.clone();
-        if state.failed(Instant::now()) {
+        }
+        if is_newest {
+            upstream.closed();
+        }
+        self.requeue(sent.into_iter().chain(unsent));
+    }
+
+    fn complain(&mut self, upstream: usize, error: String, waiting: usize, is_news: bool) {
+        let address = &self.upstreams.get(upstream).config.address;
+        if is_news {
             tracing::warn!(
                 output = self.config.name,
                 upstream = address,
-                error = failure.text,
-                waiting = parcels.len(),
+                error,
+                waiting,
                 "a receiver is away; what is not acknowledged is kept and sent again"
             );
         }
-        self.status.set_error(format!("{address}: {}", failure.text));
-        let records: usize = parcels.iter().filter(|parcel| parcel.was_sent).map(Parcel::records).sum();
-        self.status.account().retry(records as u64);
-        let parcels = self.parcels.after_failure(parcels, failure.after_sending);
-        self.requeue(parcels);
+        self.status.set_error(format!("{address}: {error}"));
     }
 
     /// In their order, but suspects behind all others.
-    fn requeue(&mut self, parcels: Vec<Parcel>) {
-        let (suspects, others): (Vec<_>, Vec<_>) = parcels.into_iter().partition(Parcel::is_suspect);
+    fn requeue(&mut self, parcels: impl Iterator<Item = Parcel>) {
+        let (suspects, others): (Vec<_>, Vec<_>) = parcels.partition(Parcel::is_suspect);
         self.pending.extend(suspects);
         others.into_iter().rev().for_each(|parcel| self.pending.push_front(parcel));
     }

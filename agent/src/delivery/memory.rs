@@ -43,12 +43,17 @@ impl Share {
     pub fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Credit> {
         if !self.add(bytes) {
             // Bytes that came back before the flag was up would wake nobody: hence the second attempt.
-            self.refused.store(true, Ordering::SeqCst);
+            self.ask_for_wake_up();
             if !self.add(bytes) {
                 return None;
             }
         }
         Some(Credit { share: self.clone(), bytes })
+    }
+
+    /// The readers are woken when the next bytes come back.
+    pub fn ask_for_wake_up(&self) {
+        self.refused.store(true, Ordering::SeqCst);
     }
 
     fn add(&self, bytes: usize) -> bool {

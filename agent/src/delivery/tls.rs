@@ -23,7 +23,7 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 ///
 /// # Errors
 /// The file that is missing or wrong.
-pub(super) fn connector(config: &Tls) -> io::Result<TlsConnector> {
+pub fn connector(config: &Tls) -> io::Result<TlsConnector> {
     let bundle = match &config.ca_file {
         Some(file) => file.as_path(),
         None => SYSTEM_BUNDLES.iter().map(Path::new).find(|file| file.exists()).ok_or_else(|| {
@@ -55,7 +55,7 @@ pub(super) fn connector(config: &Tls) -> io::Result<TlsConnector> {
 ///
 /// # Errors
 /// When it is no valid name.
-pub(super) fn server_name(config: &Tls, address: &str) -> io::Result<ServerName<'static>> {
+pub fn server_name(config: &Tls, address: &str) -> io::Result<ServerName<'static>> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     let name = config.server_name.as_deref().unwrap_or_else(|| host.trim_matches(['[', ']']));
     ServerName::try_from(name.to_owned())

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,8 +79,11 @@ pub(super) struct Writers {
 
 impl Node {
     pub(super) fn create() -> io::Result<Self> {
-        let directory = std::env::temp_dir().join(format!("sidelight-demo-{}", std::process::id()));
-        fs::create_dir_all(directory.join("pods"))?;
+        let name = format!("sidelight-demo-{}-{}", std::process::id(), now().nanos);
+        let directory = std::env::temp_dir().join(name);
+        // Ours alone, and new: what stands there already is somebody else's.
+        fs::DirBuilder::new().mode(0o700).create(&directory)?;
+        fs::create_dir(directory.join("pods"))?;
         let items: Vec<_> = PODS.iter().map(pod).collect();
         fs::write(
             directory.join("pods.json"),
@@ -96,9 +100,9 @@ impl Node {
     pub(super) fn config(&self, receiver: SocketAddr) -> String {
         let directory = self.directory.display();
         format!(
-            "node: demo-node\ndata_dir: {directory}/data\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
-             kubernetes: {{ source: file, file: {directory}/pods.json }}\n\
-             logs:\n  root: {directory}/pods\n  parse: auto\n  outputs:\n  - forward:\n      upstreams: ['{receiver}']\n      flush_interval: 200ms\n"
+            "node: demo-node\ndata_dir: '{directory}/data'\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
+             kubernetes: {{ source: file, file: '{directory}/pods.json' }}\n\
+             logs:\n  root: '{directory}/pods'\n  parse: auto\n  outputs:\n  - forward:\n      upstreams: ['{receiver}']\n      flush_interval: 200ms\n"
         )
     }
 
@@ -134,10 +138,15 @@ impl Writers {
     }
 
     /// Ends the pods and says how many lines each has written.
-    pub(super) fn stop(self) -> BTreeMap<String, u64> {
+    ///
+    /// # Errors
+    /// When one of them could not write.
+    pub(super) fn stop(self) -> io::Result<BTreeMap<String, u64>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().for_each(|thread| drop(thread.join()));
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        for thread in self.threads {
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("a pod panicked")))?;
+        }
+        Ok(self.expected.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
@@ -146,7 +155,8 @@ fn pod_name(kind: &PodKind) -> String {
 }
 
 fn uid(kind: &PodKind) -> String {
-    format!("6f1d2c3b-0000-4000-8000-{:012}", kind.owner.len())
+    let number = PODS.iter().position(|other| other.owner == kind.owner).unwrap_or_default();
+    format!("6f1d2c3b-0000-4000-8000-{number:012}")
 }
 
 fn pod(kind: &PodKind) -> serde_json::Value {

@@ -14,13 +14,22 @@ const REMEMBERED: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Received {
     /// Sequence numbers by writer.
-    pub(super) lines: BTreeMap<String, BTreeSet<u64>>,
+    pub(super) lines: BTreeMap<String, Seen>,
     /// Records in all.
     pub(super) records: u64,
     /// Sequence numbers that came more than once.
     pub(super) duplicates: u64,
     /// The newest records: tag and record.
     pub(super) newest: VecDeque<(String, Value)>,
+}
+
+/// The numbers of a writer that have arrived.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// All below this have.
+    below: u64,
+    /// And these.
+    ahead: BTreeSet<u64>,
 }
 
 /// The running receiver.
@@ -115,12 +124,60 @@ fn sequence(record: &Value) -> Option<(String, u64)> {
     texts.into_iter().flatten().find_map(found).or_else(|| found(&format!("seq={}", record["seq"].as_str()?)))
 }
 
+// === impl Seen ===
+
+impl Seen {
+    /// Notes a number; false when it was there already.
+    fn insert(&mut self, number: u64) -> bool {
+        if number < self.below || !self.ahead.insert(number) {
+            return false;
+        }
+        while self.ahead.remove(&self.below) {
+            self.below += 1;
+        }
+        true
+    }
+
+    /// How many of the first `lines` numbers are there.
+    pub(super) fn of(&self, lines: u64) -> u64 {
+        lines.min(self.below) + self.ahead.range(..lines).count() as u64
+    }
+
+    fn len(&self) -> u64 {
+        self.below + self.ahead.len() as u64
+    }
+}
+
 // === impl Received ===
 
 impl Received {
+    /// How many lines have arrived, each counted once.
+    pub(super) fn arrived(&self) -> u64 {
+        self.lines.values().map(Seen::len).sum()
+    }
+
+    /// How many of the first `lines` lines of a writer have arrived.
+    pub(super) fn arrived_of(&self, writer: &str, lines: u64) -> u64 {
+        self.lines.get(writer).map_or(0, |seen| seen.of(lines))
+    }
+
     /// How many of the expected lines are not there.
     pub(super) fn missing(&self, expected: &BTreeMap<String, u64>) -> u64 {
-        let arrived = |writer: &String| self.lines.get(writer).map_or(0, |lines| lines.len() as u64);
-        expected.iter().map(|(writer, lines)| lines.saturating_sub(arrived(writer))).sum()
+        expected.iter().map(|(writer, lines)| lines - self.arrived_of(writer, *lines)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_missing_line_is_seen_whatever_else_has_arrived() {
+        let mut received = Received::default();
+        let seen = received.lines.entry("w".to_owned()).or_default();
+        assert!([0, 3, 1, 4].into_iter().all(|number| seen.insert(number)));
+        assert!(!seen.insert(3) && !seen.insert(0));
+        assert_eq!(received.missing(&BTreeMap::from([("w".to_owned(), 4)])), 1);
+        assert_eq!(received.arrived(), 4);
     }
 }

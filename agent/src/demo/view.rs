@@ -1,8 +1,8 @@
 //! What the demo shows: a quiet live view in a terminal, plain lines when piped.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::io::IsTerminal;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -45,12 +45,13 @@ impl View {
         ));
     }
 
-    pub(super) fn progress(&mut self, written: u64, received: &Received) {
+    /// Shows how it goes; false when nobody reads that any more.
+    pub(super) fn progress(&mut self, written: u64, received: &Received) -> bool {
         let elapsed = self.last.elapsed();
         if !self.is_terminal && elapsed < PLAIN_INTERVAL {
-            return;
+            return true;
         }
-        let arrived: u64 = received.lines.values().map(|lines| lines.len() as u64).sum();
+        let arrived = received.arrived();
         let rate =
             received.records.saturating_sub(self.last_records) as f64 / elapsed.as_secs_f64().max(0.001);
         self.last = Instant::now();
@@ -62,8 +63,7 @@ impl View {
         if !self.is_terminal {
             let newest =
                 received.newest.back().map(|(tag, record)| self.record(tag, record)).unwrap_or_default();
-            print(&format!("{status}\n  {newest}\n"));
-            return;
+            return write(&format!("{status}\n  {newest}\n"));
         }
         let mut frame = String::new();
         if self.drawn_lines > 0 {
@@ -74,22 +74,25 @@ impl View {
             let _ = writeln!(frame, "  {}", self.record(tag, record));
         }
         self.drawn_lines = 1 + received.newest.len();
-        print(&frame);
+        write(&frame)
     }
 
     /// Says what came of it; true if every line arrived.
     pub(super) fn end(&self, expected: &BTreeMap<String, u64>, received: &Received) -> bool {
         let mut text = String::from("\npod                  written  arrived  missing\n");
         for (writer, lines) in expected {
-            let arrived = received.lines.get(writer).map_or(0, |lines| lines.len() as u64);
-            let _ =
-                writeln!(text, "{writer:<20} {lines:>7}  {arrived:>7}  {:>7}", lines.saturating_sub(arrived));
+            let arrived = received.arrived_of(writer, *lines);
+            let _ = writeln!(text, "{writer:<20} {lines:>7}  {arrived:>7}  {:>7}", lines - arrived);
         }
         let missing = received.missing(expected);
-        let verdict = if missing == 0 { "every line arrived" } else { "LINES ARE MISSING" };
+        let verdict = match (missing, expected.is_empty()) {
+            (0, false) => "every line arrived",
+            (0, true) => "NOTHING WAS WRITTEN",
+            _ => "LINES ARE MISSING",
+        };
         let _ = writeln!(text, "{verdict}; {} came twice", received.duplicates);
         print(&text);
-        missing == 0
+        missing == 0 && !expected.is_empty()
     }
 
     fn record(&self, tag: &str, record: &Value) -> String {
@@ -110,4 +113,8 @@ impl View {
         };
         format!("\u{1b}[36m{owner:<18}\u{1b}[0m \u{1b}[{colour}m{level:<5}\u{1b}[0m {message}")
     }
+}
+
+fn write(text: &str) -> bool {
+    std::io::stdout().lock().write_all(text.as_bytes()).is_ok()
 }

@@ -4,28 +4,28 @@
 //! time and nothing else; a rescan a minute makes up for it. Files are opened on sight: whoever deletes them later
 //! cannot take what is unread.
 
+mod files;
+mod losses;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::checkpoint::account::{Accounts, DropReason};
+use crate::checkpoint::account::Accounts;
 use crate::checkpoint::store::Saved;
 use crate::cluster::Store;
-use crate::config::{Config, MetadataSource, ReadFrom};
+use crate::config::{Config, MetadataSource};
 use crate::logs::container::{Container, Inventory};
-use crate::logs::generation::{Generation, IDENTITY_BYTES, Opened};
-use crate::logs::layout::{ContainerPath, LogName};
+use crate::logs::discover::files::{directories, list_logs};
+use crate::logs::layout::ContainerPath;
 use crate::logs::metrics::LogMetrics;
 use crate::logs::open::Root;
 use crate::logs::settings::{Metadata, Settings};
-use crate::logs::source::Source;
-use crate::logs::start;
 use crate::logs::watch::{Watcher, wait};
 use crate::wake::Wake;
 
@@ -43,8 +43,8 @@ pub struct Discovery {
     pub inventory: Arc<Inventory>,
     /// What Kubernetes says.
     pub pods: Store,
-    /// Where the last run left off.
-    pub saved: Saved,
+    /// Where the last run left off: what no file has claimed yet, which the checkpoints keep.
+    pub saved: Arc<Mutex<Saved>>,
     /// Counters.
     pub accounts: Accounts,
     /// Counters.
@@ -52,9 +52,9 @@ pub struct Discovery {
     /// Wakes this thread: pods have changed, or it shall stop.
     pub wake: Arc<Wake>,
     /// Set when it shall stop.
-    pub stop: Arc<std::sync::atomic::AtomicBool>,
-    /// Name or UID of the pod this process runs in.
-    pub own_pod: Option<String>,
+    pub stop: Arc<AtomicBool>,
+    /// Names and UIDs of the pod this process runs in.
+    pub own_pod: Vec<String>,
 }
 
 /// The tree as last listed.
@@ -66,7 +66,12 @@ struct Tree {
     watches: HashMap<i32, Watched>,
     unwatched: bool,
     pods_version: Option<u64>,
+    /// No listing of an open `logs.root` is done yet.
     first_scan: bool,
+    /// It was said that `logs.root` cannot be opened.
+    root_missing: bool,
+    /// In the listing that is going on, something could not be listed or opened.
+    incomplete: bool,
 }
 
 struct Known {
@@ -85,28 +90,30 @@ enum Watched {
 // === impl Discovery ===
 
 impl Discovery {
-    /// Runs until it is stopped; `containers` are those of the run before a reload, their files still open.
-    ///
-    /// # Errors
-    /// When there is no inotify instance left.
-    pub fn run(self, containers: Vec<Arc<Container>>, scanned: impl FnOnce()) -> io::Result<()> {
+    /// Runs until it is stopped; `containers` are those of the run before a reload, their files still open. Calls
+    /// `scanned` when everything that exists at the start is known.
+    pub fn run(self, containers: Vec<Arc<Container>>, scanned: impl FnOnce()) {
         let mut tree = Tree {
             discovery: self,
-            watcher: Watcher::new()?,
+            watcher: Watcher::open(),
             root: None,
             pods: HashMap::new(),
             watches: HashMap::new(),
             unwatched: false,
             pods_version: None,
             first_scan: true,
+            root_missing: false,
+            incomplete: false,
         };
         tree.adopt(containers);
         tree.rescan();
-        tree.count_lost();
-        tree.first_scan = false;
-        scanned();
+        let mut scanned = Some(scanned);
         let mut rescanned = Instant::now();
         while !tree.discovery.stop.load(Ordering::Relaxed) {
+            if let Some(scanned) = scanned.take_if(|_| tree.root.is_some()) {
+                tree.first_scan = false;
+                scanned();
+            }
             tree.resolve_settings();
             let holds_deleted = tree.keep_deleted_within_budget();
             let rescan = if tree.unwatched || tree.root.is_none() { POLL } else { RESCAN };
@@ -114,7 +121,7 @@ impl Discovery {
             if holds_deleted || tree.awaits_metadata() {
                 timeout = timeout.min(Duration::from_millis(200));
             }
-            wait(&[tree.watcher.as_fd(), tree.discovery.wake.as_fd()], Some(timeout));
+            wait(tree.watcher.descriptor().into_iter().chain([tree.discovery.wake.as_fd()]), Some(timeout));
             tree.discovery.wake.take();
             let overflow = tree.follow_changes();
             if overflow || rescanned.elapsed() >= rescan {
@@ -122,7 +129,6 @@ impl Discovery {
                 rescanned = Instant::now();
             }
         }
-        Ok(())
     }
 }
 
@@ -167,7 +173,7 @@ impl Tree {
     }
 
     fn rescan(&mut self) {
-        self.unwatched = false;
+        (self.unwatched, self.incomplete) = (false, false);
         self.scan_root();
         let pods: Vec<OsString> = self.pods.keys().cloned().collect();
         for pod in pods {
@@ -177,6 +183,9 @@ impl Tree {
             for name in names {
                 self.scan_container(&pod, &name);
             }
+        }
+        if self.root.is_some() && !self.incomplete {
+            self.count_lost();
         }
         let paths = self.pods.values().flat_map(HashMap::values).map(|known| &known.container.path);
         let on_disk: std::collections::HashSet<(&str, &str, &str)> =
@@ -208,7 +217,7 @@ impl Tree {
             match Root::open(&path) {
                 Ok(root) => self.root = Some(root),
                 Err(error) => {
-                    if self.first_scan {
+                    if !std::mem::replace(&mut self.root_missing, true) {
                         tracing::warn!(root = %path.display(), %error, "cannot open logs.root, trying again every second; mount it or correct the path");
                     }
                     return;
@@ -216,7 +225,10 @@ impl Tree {
             }
         }
         self.watch(&path, Watched::Root);
-        let present = directories(&path).unwrap_or_default();
+        let Ok(present) = directories(&path) else {
+            self.incomplete = true;
+            return;
+        };
         for pod in &present {
             if !self.pods.contains_key(pod) {
                 self.pods.insert(pod.clone(), HashMap::new());
@@ -232,7 +244,7 @@ impl Tree {
     fn scan_pod(&mut self, pod: &OsString) {
         let directory = self.discovery.config.logs.root.join(pod);
         self.watch(&directory, Watched::Pod(pod.clone()));
-        let present = directories(&directory).unwrap_or_default();
+        let present = self.containers_in(&directory);
         for name in &present {
             if self.pods.get(pod).is_some_and(|containers| !containers.contains_key(name)) {
                 self.add_container(pod, name, directory.join(name));
@@ -249,6 +261,14 @@ impl Tree {
         }
     }
 
+    /// A directory that is gone has none.
+    fn containers_in(&mut self, directory: &Path) -> Vec<OsString> {
+        directories(directory).unwrap_or_else(|error| {
+            self.incomplete |= error.kind() != io::ErrorKind::NotFound;
+            Vec::new()
+        })
+    }
+
     fn add_container(&mut self, pod: &OsString, name: &OsString, directory: PathBuf) {
         if self.register(pod, name, directory).is_some() {
             self.scan_container(pod, name);
@@ -262,7 +282,7 @@ impl Tree {
         };
         let discovery = &self.discovery;
         let metadata = discovery.metadata(&path, false);
-        let settings = Settings::resolve(&discovery.config, &path, &metadata, discovery.own_pod.as_deref());
+        let settings = Settings::resolve(&discovery.config, &path, &metadata, &discovery.own_pod);
         let account = discovery.accounts.namespace(&path.namespace);
         let container = Arc::new(Container::new(Arc::new(path), directory, account, settings));
         discovery.inventory.add(container.clone());
@@ -294,6 +314,7 @@ impl Tree {
                 }
             }
             Err(error) => {
+                self.incomplete = true;
                 problem =
                     Some(format!("cannot list {}: {error}; grant read access", container.directory.display()))
             }
@@ -309,137 +330,6 @@ impl Tree {
             );
         }
         self.discovery.inventory.changed(&container);
-    }
-
-    /// Brings the list of generations up to date with what the directory holds; says what could not be opened.
-    fn update_generations(
-        &mut self,
-        container: &Arc<Container>,
-        files: Vec<(LogName, u64, PathBuf)>,
-    ) -> Option<String> {
-        let mut problem = None;
-        let mut generations = container.generations();
-        let known_before = generations.len();
-        let mut listed = vec![false; known_before];
-        for (name, inode, path) in files {
-            if let Some(index) = find(&generations, &name, inode) {
-                generations[index].seen_as(name, path);
-                if let Some(listed) = listed.get_mut(index) {
-                    *listed = true;
-                }
-                continue;
-            }
-            match self.open(container, &name, &path) {
-                Ok(generation) => match same_file(&generations, &generation) {
-                    Some(index) => {
-                        generations[index].seen_as(name, path);
-                        if let Some(listed) = listed.get_mut(index) {
-                            *listed = true;
-                        }
-                    }
-                    None => {
-                        self.set_start(&generation);
-                        generations.push(Arc::new(generation));
-                    }
-                },
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => problem = Some(format!("cannot open {}: {error}", path.display())),
-            }
-        }
-        for (generation, listed) in generations.iter().zip(listed) {
-            if !listed {
-                generation.seen_gone();
-            }
-        }
-        generations.retain(|generation| {
-            generation.is_listed() || generation.source().is_some() || generation.backlog() > 0
-        });
-        container.update(|list| *list = generations);
-        problem
-    }
-
-    fn open(&self, container: &Container, name: &LogName, path: &Path) -> io::Result<Generation> {
-        let root = self.root.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let opened = root.open_log(path)?;
-        let source = if name.gzip { Source::gzip(opened.file) } else { Source::plain(opened.file) };
-        let generation = Generation::new(
-            Opened {
-                container: container.path.clone(),
-                namespace_account: container.namespace_account.clone(),
-                inode: opened.inode,
-                name: name.clone(),
-                path: path.to_owned(),
-                source: Arc::new(source),
-            },
-            self.discovery.config.logs.outputs.len(),
-        );
-        if let Some(source) = generation.source() {
-            let mut start = [0; IDENTITY_BYTES];
-            let read = source.read_at(&mut start, 0)?;
-            generation.identify(&start[..read]);
-            generation.refresh();
-        }
-        Ok(generation)
-    }
-
-    /// Where each output begins: where the last run left off, else as `read_from` says for files that an output finds
-    /// at its first start, else at the first byte.
-    fn set_start(&mut self, generation: &Generation) {
-        let saved = self.discovery.saved.take(generation);
-        for (index, output) in self.discovery.config.logs.outputs.iter().enumerate() {
-            let offset = match saved.as_ref().and_then(|saved| saved.offset(&output.name)) {
-                Some(offset) => offset,
-                None if self.first_scan && !self.discovery.saved.knows_output(&output.name) => {
-                    match self.discovery.config.logs.read_from {
-                        ReadFrom::Beginning => 0,
-                        ReadFrom::End => start::at_end(generation),
-                        ReadFrom::Since(age) => start::since(generation, age),
-                    }
-                }
-                None => 0,
-            };
-            generation.resume(index, offset);
-        }
-        if let Some(saved) = saved {
-            let names: Vec<&str> =
-                self.discovery.config.logs.outputs.iter().map(|output| output.name.as_str()).collect();
-            generation.set_unknown(saved.unknown_to(&names));
-        }
-    }
-
-    /// What a checkpoint knows and the disk does not have any more is lost, and counted.
-    fn count_lost(&mut self) {
-        if self.root.is_none() {
-            return;
-        }
-        let outputs = &self.discovery.config.logs.outputs;
-        for lost in self.discovery.saved.take_missing() {
-            for output in outputs {
-                let Some(bytes) = lost
-                    .offset(&output.name)
-                    .map(|offset| lost.size.saturating_sub(offset))
-                    .filter(|bytes| *bytes > 0)
-                else {
-                    continue;
-                };
-                tracing::warn!(
-                    output = output.name,
-                    namespace = lost.namespace,
-                    pod = lost.pod,
-                    container = lost.container,
-                    bytes,
-                    "a log file was deleted while no agent ran; its unread end is lost"
-                );
-                let account = self.discovery.accounts.output(&output.name);
-                account.read(bytes);
-                account.give_up(
-                    &self.discovery.accounts.namespace(&lost.namespace),
-                    DropReason::LostUnlinked,
-                    0,
-                    bytes,
-                );
-            }
-        }
     }
 
     fn awaits_metadata(&self) -> bool {
@@ -478,7 +368,7 @@ impl Tree {
                 self.discovery.metrics.metadata_partial.inc();
             }
             let settings =
-                Settings::resolve(&self.discovery.config, path, &metadata, self.discovery.own_pod.as_deref());
+                Settings::resolve(&self.discovery.config, path, &metadata, &self.discovery.own_pod);
             for problem in settings.problems.iter().filter(|problem| !before.problems.contains(problem)) {
                 tracing::warn!(
                     namespace = path.namespace,
@@ -492,39 +382,6 @@ impl Tree {
             self.discovery.inventory.changed(&known.container);
         }
     }
-
-    /// Gives up deleted files, oldest first, of the pod that holds most, while all together hold more than
-    /// `held_deleted`. True while any deleted file is held.
-    fn keep_deleted_within_budget(&self) -> bool {
-        let mut held: HashMap<&str, (u64, Vec<Arc<Generation>>)> = HashMap::new();
-        for known in self.pods.values().flat_map(HashMap::values) {
-            for generation in known.container.generations() {
-                if !generation.is_listed() && !generation.is_given_up() && generation.refresh() == Some(true)
-                {
-                    let (bytes, generations) = held.entry(&known.container.path.uid).or_default();
-                    *bytes += generation.backlog();
-                    generations.push(generation);
-                }
-            }
-        }
-        let any = !held.is_empty();
-        let mut total: u64 = held.values().map(|(bytes, _)| bytes).sum();
-        self.discovery.metrics.deleted_bytes_held.set(i64::try_from(total).unwrap_or(i64::MAX));
-        while total > self.discovery.config.logs.held_deleted {
-            let Some((bytes, generations)) = held.values_mut().max_by_key(|(bytes, _)| *bytes) else { break };
-            if generations.is_empty() {
-                break;
-            }
-            let oldest = generations.remove(0);
-            let freed = oldest.backlog();
-            tracing::warn!(path = %oldest.path().display(), bytes = freed, limit = self.discovery.config.logs.held_deleted,
-                "deleted files hold more than logs.held_deleted; the oldest of the largest pod is given up");
-            oldest.give_up();
-            *bytes -= freed;
-            total -= freed;
-        }
-        any
-    }
 }
 
 impl Discovery {
@@ -536,45 +393,4 @@ impl Discovery {
             None => Metadata::Awaited,
         }
     }
-}
-
-/// The generation that a directory entry is: by inode while it is open (then the inode cannot be used again), by name
-/// when it is closed, or by its time stamp when the kubelet has compressed it.
-fn find(generations: &[Arc<Generation>], name: &LogName, inode: u64) -> Option<usize> {
-    generations.iter().position(|generation| {
-        let known = generation.name();
-        let same_inode = generation.inode.1 == inode && (generation.source().is_some() || known == *name);
-        let compressed =
-            name.gzip && known.restart == name.restart && known.stamp.is_some() && known.stamp == name.stamp;
-        same_inode || compressed
-    })
-}
-
-/// The generation that a newly opened file is after all: reached through a link, or compressed under a name that was
-/// never seen.
-fn same_file(generations: &[Arc<Generation>], opened: &Generation) -> Option<usize> {
-    generations.iter().position(|generation| {
-        let same_inode = generation.inode == opened.inode && generation.source().is_some();
-        let same_content = opened.identity().is_some()
-            && generation.identity() == opened.identity()
-            && generation.restart == opened.restart;
-        same_inode || (same_content && opened.name().gzip)
-    })
-}
-
-fn directories(path: &Path) -> io::Result<Vec<OsString>> {
-    let entries = std::fs::read_dir(path)?.filter_map(Result::ok);
-    Ok(entries
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.file_name())
-        .collect())
-}
-
-fn list_logs(directory: &Path) -> io::Result<Vec<(LogName, u64, PathBuf)>> {
-    let mut files: Vec<_> = std::fs::read_dir(directory)?
-        .filter_map(Result::ok)
-        .filter_map(|entry| Some((LogName::parse(entry.file_name().to_str()?)?, entry.ino(), entry.path())))
-        .collect();
-    files.sort();
-    Ok(files)
 }

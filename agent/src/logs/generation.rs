@@ -1,24 +1,18 @@
 //! One generation of a container's log: the bytes between two rotations, whatever its file is called meanwhile.
 
+mod identity;
+
+pub use identity::{IDENTITY_BYTES, Identity};
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-
-use sha2::{Digest, Sha256};
+use std::time::Instant;
 
 use crate::checkpoint::account::NamespaceAccount;
 use crate::logs::layout::{ContainerPath, LogName};
 use crate::logs::source::Source;
-
-/// Bytes of the first line that identify a generation. A CRI line begins with its time in nanoseconds, so far less
-/// would do; a bound is needed for lines without end.
-pub const IDENTITY_BYTES: usize = 1 << 10;
-
-/// A hash of a generation's first line (with its newline), at most its first KiB.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Identity(u64);
 
 /// One generation, shared by discovery, its reader, the deliveries and the checkpoints. Offsets are in uncompressed
 /// bytes.
@@ -30,6 +24,8 @@ pub struct Generation {
     pub inode: (u64, u64),
     /// Restart count of the container.
     pub restart: u32,
+    /// When it was first opened.
+    pub opened: Instant,
     name: Mutex<LogName>,
     path: Mutex<PathBuf>,
     identity: OnceLock<Identity>,
@@ -53,6 +49,8 @@ struct Position {
     /// Whether the output takes this container's lines at all; what it does not take is no backlog of its.
     taken: AtomicBool,
     read: AtomicU64,
+    /// Up to where bytes were counted as read: what is read again is not counted twice.
+    counted: AtomicU64,
     acked: AtomicU64,
     /// Seconds since the epoch of the newest record read; 0: none.
     last_record: AtomicI64,
@@ -75,48 +73,6 @@ pub struct Opened {
     pub source: Arc<Source>,
 }
 
-// === impl Identity ===
-
-impl Identity {
-    /// The identity that `start`, the first bytes of a file, gives; none before the first newline is written.
-    pub fn of(start: &[u8]) -> Option<Self> {
-        let start = &start[..start.len().min(IDENTITY_BYTES)];
-        let line = match memchr::memchr(b'\n', start) {
-            Some(newline) => &start[..=newline],
-            None if start.len() == IDENTITY_BYTES => start,
-            None => return None,
-        };
-        let digest = Sha256::digest(line);
-        let head = digest.iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        Some(Identity(head))
-    }
-
-    /// The hash, for sampling.
-    pub fn hash(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl std::str::FromStr for Identity {
-    type Err = std::num::ParseIntError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        u64::from_str_radix(text, 16).map(Identity)
-    }
-}
-
 // === impl Position ===
 
 impl Position {
@@ -124,6 +80,7 @@ impl Position {
         Position {
             taken: AtomicBool::new(true),
             read: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
             acked: AtomicU64::new(0),
             last_record: AtomicI64::new(0),
         }
@@ -140,6 +97,7 @@ impl Generation {
             namespace_account: opened.namespace_account,
             inode: opened.inode,
             restart: opened.name.restart,
+            opened: Instant::now(),
             name: Mutex::new(opened.name),
             path: Mutex::new(opened.path),
             identity: OnceLock::new(),
@@ -165,28 +123,38 @@ impl Generation {
 
     /// The same file from its first byte, after it was truncated: another generation.
     pub fn restarted(&self) -> Self {
-        let opened = Opened {
-            container: self.container.clone(),
-            namespace_account: self.namespace_account.clone(),
-            inode: self.inode,
-            name: self.name(),
-            path: self.path(),
-            source: self.source().unwrap_or_else(|| Arc::new(Source::empty())),
-        };
-        Generation::new(opened, self.positions.len())
+        self.again(self.positions.len())
     }
 
     /// The same file for another set of outputs, positions at 0: after a reload.
     pub fn for_outputs(&self, outputs: usize) -> Self {
-        let mut again = self.restarted();
+        let mut again = self.again(outputs);
         if let Some(identity) = self.identity() {
             again.identity = OnceLock::from(identity);
         }
-        again.source = Mutex::new(self.source());
         again.size = AtomicU64::new(self.size());
         again.listed = AtomicBool::new(self.is_listed());
-        again.positions = (0..outputs).map(|_| Position::new()).collect();
         again
+    }
+
+    fn again(&self, outputs: usize) -> Self {
+        Generation {
+            container: self.container.clone(),
+            namespace_account: self.namespace_account.clone(),
+            inode: self.inode,
+            restart: self.restart,
+            opened: self.opened,
+            name: Mutex::new(self.name()),
+            path: Mutex::new(self.path()),
+            identity: OnceLock::new(),
+            source: Mutex::new(self.source()),
+            size: AtomicU64::new(0),
+            listed: AtomicBool::new(true),
+            given_up: AtomicBool::new(false),
+            end: AtomicU64::new(u64::MAX),
+            positions: (0..outputs).map(|_| Position::new()).collect(),
+            unknown: OnceLock::new(),
+        }
     }
 
     /// Whose log it is.
@@ -239,6 +207,11 @@ impl Generation {
         self.identity()
     }
 
+    /// Sets the identity of a file that ends inside its first line: what there is.
+    pub fn identify_torn(&self, whole: &[u8]) {
+        self.identity.get_or_init(|| Identity::digest(whole));
+    }
+
     /// The open file; none once it is closed.
     pub fn source(&self) -> Option<Arc<Source>> {
         self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -256,13 +229,19 @@ impl Generation {
 
     /// The file was seen with at least this size.
     pub fn grown_to(&self, size: u64) {
-        self.size.fetch_max(size, Ordering::Relaxed);
+        self.size.fetch_max(size.min(self.end()), Ordering::Relaxed);
     }
 
     /// From now on the file ends where it ends now, whatever is written later.
     pub fn end_here(&self) {
         self.refresh();
         self.end.store(self.size(), Ordering::Relaxed);
+    }
+
+    /// The file is damaged behind `offset`: that is its end.
+    pub fn ends_at(&self, offset: u64) {
+        self.size.store(offset, Ordering::Relaxed);
+        self.end.store(offset, Ordering::Relaxed);
     }
 
     /// Nobody reads beyond this offset.
@@ -292,6 +271,13 @@ impl Generation {
         }
     }
 
+    /// Bytes that the output has read and that were not counted before; from now on they are.
+    pub fn count_read(&self, output: usize) -> u64 {
+        let Some(position) = self.positions.get(output) else { return 0 };
+        let read = position.read.load(Ordering::Relaxed);
+        read.saturating_sub(position.counted.fetch_max(read, Ordering::Relaxed))
+    }
+
     /// Up to where an output's receiver has acknowledged.
     pub fn acked(&self, output: usize) -> u64 {
         self.positions.get(output).map_or(0, |position| position.acked.load(Ordering::Acquire))
@@ -300,13 +286,14 @@ impl Generation {
     /// The output's receiver has acknowledged everything before `offset`.
     pub fn commit(&self, output: usize, offset: u64) {
         if let Some(position) = self.positions.get(output) {
-            position.acked.store(offset, Ordering::Release);
+            position.acked.fetch_max(offset, Ordering::Release);
         }
     }
 
     /// Both positions, as a checkpoint has them.
     pub fn resume(&self, output: usize, offset: u64) {
         self.set_read(output, offset);
+        self.count_read(output);
         self.commit(output, offset);
     }
 
@@ -351,33 +338,15 @@ impl Generation {
             .all(|output| !self.is_taken(output) || self.read(output) >= self.size().min(self.end()))
     }
 
+    /// Whether every output's receiver has acknowledged every byte.
+    pub fn is_acknowledged(&self) -> bool {
+        self.backlog() == 0
+    }
+
     /// Looks at the open file: its size, and whether its last link is gone.
     pub fn refresh(&self) -> Option<bool> {
         let (size, links) = self.source()?.stat().ok()?;
         self.grown_to(size);
         Some(links == 0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_has_no_identity_before_its_first_line_is_whole() {
-        assert_eq!(Identity::of(b""), None);
-        assert_eq!(Identity::of(b"2026 stdout F half"), None);
-        let whole = Identity::of(b"2026 stdout F half\n");
-        assert!(whole.is_some());
-        assert_eq!(whole, Identity::of(b"2026 stdout F half\nand more\n"));
-        assert_ne!(whole, Identity::of(b"2026 stdout F HALF\n"));
-        assert_eq!(whole.unwrap().to_string().parse(), Ok(whole.unwrap()));
-    }
-
-    #[test]
-    fn a_first_line_without_end_is_identified_by_its_first_kib() {
-        let long = vec![b'x'; 5000];
-        assert_eq!(Identity::of(&long), Identity::of(&long[..IDENTITY_BYTES]));
-        assert_eq!(Identity::of(&long[..IDENTITY_BYTES - 1]), None);
     }
 }

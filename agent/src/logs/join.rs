@@ -11,7 +11,7 @@ use crate::config::READ_WINDOW;
 use crate::logs::generation::Generation;
 use crate::logs::multiline::State;
 use crate::logs::source::Source;
-use crate::logs::split::{Splitter, Stream, Time};
+use crate::logs::split::{Line, Splitter, Stream, Time};
 
 /// A multiline group ends at this many lines.
 pub const MAX_GROUP_LINES: u32 = 500;
@@ -23,6 +23,8 @@ pub struct OpenRecord {
     pub stream: Stream,
     /// Time of its first line.
     pub time: Time,
+    /// Time of its last line.
+    pub last: Time,
     /// The last line was partial: the next line of the stream belongs to it, whatever it says.
     pub partial: bool,
     /// The multiline group that it is, if it is one.
@@ -81,10 +83,11 @@ pub struct Assembled {
 
 impl OpenRecord {
     /// Opens a record with a line that is still to be added.
-    pub fn new(stream: Stream, time: Time, group: Option<State>, now: Instant) -> Self {
+    pub fn new(line: &Line<'_>, group: Option<State>, now: Instant) -> Self {
         OpenRecord {
-            stream,
-            time,
+            stream: line.stream,
+            time: line.time,
+            last: line.time,
             partial: false,
             group,
             lines: 0,
@@ -96,23 +99,27 @@ impl OpenRecord {
     }
 
     /// Adds a line.
-    pub fn extend(
-        &mut self,
-        generation: &Arc<Generation>,
-        at: Extent,
-        partial: bool,
-        content: usize,
-        now: Instant,
-    ) {
+    pub fn extend(&mut self, generation: &Arc<Generation>, at: Extent, line: &Line<'_>, now: Instant) {
         match self.ranges.last_mut() {
             Some(range) if Arc::ptr_eq(&range.generation, generation) => range.end = at.end,
             _ => self.ranges.push(Range { generation: generation.clone(), start: at.start, end: at.end }),
         }
-        self.partial = partial;
-        self.lines += u32::from(!partial);
-        self.content += content as u64;
+        self.last = line.time;
+        self.partial = line.partial;
+        self.lines += u32::from(!line.partial);
+        self.content += line.content.len() as u64;
         self.source += at.end - at.start;
         self.grown = now;
+    }
+
+    /// Its first line: the file and the offset.
+    pub fn origin(&self) -> Option<(&Arc<Generation>, u64)> {
+        self.starts().next()
+    }
+
+    /// Where it begins in each of the generations that it has lines in, oldest first.
+    pub fn starts(&self) -> impl Iterator<Item = (&Arc<Generation>, u64)> {
+        self.ranges.iter().map(|range| (&range.generation, range.start))
     }
 
     /// Where it begins in a generation, if it has lines there.

@@ -6,6 +6,7 @@ use tokio::sync::mpsc::{OwnedPermit, Sender};
 
 use crate::checkpoint::account::{DropReason, OutputAccount};
 use crate::checkpoint::ledger::{Part, SharedLane};
+use crate::config::READ_WINDOW;
 use crate::delivery::chunk::{Chunk, Compression, RecordMark};
 use crate::delivery::compression::Compressor;
 use crate::delivery::memory::{Credit, Share};
@@ -82,15 +83,24 @@ impl Lane {
     /// `Blocked` while there is no room.
     pub fn open(&mut self, tag: &Arc<str>) -> Result<(), Blocked> {
         if self.room.is_none() {
+            let place = self.place()?;
             let credit = self.share.try_take(self.chunk_bytes).ok_or(Blocked)?;
-            let permit = self.chunks.clone().try_reserve_owned().map_err(|_| Blocked)?;
-            self.room = Some((permit, credit));
+            self.room = Some((place, credit));
         }
         if self.buffer.capacity() == 0 {
             self.buffer = self.share.buffer(self.chunk_bytes);
         }
         self.tag = tag.clone();
         Ok(())
+    }
+
+    /// A place in the channel. When it is full, the chunks in it hold credits, and the first that comes back wakes the
+    /// reader; one that came back before that was asked for has made a place: hence the second attempt.
+    fn place(&self) -> Result<OwnedPermit<Chunk>, Blocked> {
+        self.chunks.clone().try_reserve_owned().or_else(|_| {
+            self.share.ask_for_wake_up();
+            self.chunks.clone().try_reserve_owned().map_err(|_| Blocked)
+        })
     }
 
     /// Whether a chunk could be opened, or is open.
@@ -120,6 +130,27 @@ impl Lane {
     /// Takes back what was encoded behind the last whole record.
     pub fn rollback(&mut self) {
         self.buffer.truncate(self.marks.last().map_or(0, |mark| mark.end as usize));
+    }
+
+    /// Drops the line at which the output stands: it makes its own processing fail, raw as well.
+    pub fn drop_poison(&mut self, generation: &Arc<Generation>) {
+        let Some(source) = generation.source() else { return };
+        let start = generation.read(self.output);
+        let mut end = start;
+        let mut window = vec![0; READ_WINDOW];
+        loop {
+            let read = source.read_at(&mut window, end).unwrap_or(0);
+            let newline = memchr::memchr(b'\n', &window[..read]);
+            end += newline.map_or(read, |newline| newline + 1) as u64;
+            if newline.is_some() || read == 0 {
+                break;
+            }
+        }
+        tracing::error!(path = %generation.path().display(), offset = start, bytes = end - start,
+            "a line is dropped as poison");
+        self.drop_bytes(generation, DropReason::Poison, 1, end - start);
+        generation.set_read(self.output, end);
+        self.advance(generation, end);
     }
 
     /// Source bytes of the records in the open chunk.

@@ -28,6 +28,8 @@ pub struct ParseFailures {
     pub utf8: IntCounter,
     /// Text that its parser did not take.
     pub format: IntCounter,
+    /// A gzip file that is damaged; what is behind the damage is lost.
+    pub gzip: IntCounter,
     /// A line whose processing panicked; it was sent raw.
     pub panic: IntCounter,
 }
@@ -71,6 +73,7 @@ impl LogMetrics {
                 head: failures.with_label_values(&["head"]),
                 utf8: failures.with_label_values(&["utf8"]),
                 format: failures.with_label_values(&["format"]),
+                gzip: failures.with_label_values(&["gzip"]),
                 panic: failures.with_label_values(&["panic"]),
             },
             metadata_partial: counter(

@@ -2,7 +2,7 @@
 //!
 //! Ordinary lines cost a few comparisons: each preset first looks for bytes that its start line must have.
 
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 use sidelight_contract::annotations::Multiline;
 
 /// Recognises the groups of one container.
@@ -47,24 +47,36 @@ pub enum State {
     Start,
 }
 
+/// Compiled size of a start pattern, at most: a tenant's pattern must not cost the node its memory.
+const SIZE_LIMIT: usize = 1 << 20;
+/// Level words as tracing and log write them, with what follows.
+const LEVELS: [&[u8]; 5] = [b"TRACE ", b"DEBUG ", b"INFO ", b"WARN ", b"ERROR "];
 /// A panic's message is a few lines; who writes a thousand after it without a `note:` has no panic open any more.
 const RUST_NOTE: &[u8] = b"note: ";
 
 // === impl Recognizer ===
 
 impl Recognizer {
-    /// The recogniser of a setting; none where nothing is grouped. A start pattern was compiled before: one that is
-    /// wrong groups nothing.
-    pub fn new(setting: &Multiline) -> Option<Self> {
-        Some(Recognizer(match setting {
-            Multiline::None => return None,
+    /// The recogniser of a setting; none where nothing is grouped.
+    ///
+    /// # Errors
+    /// When a start pattern is no regex, or too large a one.
+    pub fn new(setting: &Multiline) -> Result<Option<Self>, regex::Error> {
+        Ok(Some(Recognizer(match setting {
+            Multiline::None => return Ok(None),
             Multiline::Auto => Rules::Presets(&[Preset::Rust, Preset::Java, Preset::Python, Preset::Go]),
             Multiline::Rust => Rules::Presets(&[Preset::Rust]),
             Multiline::Java => Rules::Presets(&[Preset::Java]),
             Multiline::Python => Rules::Presets(&[Preset::Python]),
             Multiline::Go => Rules::Presets(&[Preset::Go]),
-            Multiline::Start(pattern) => Rules::Start(Regex::new(pattern).ok()?),
-        }))
+            Multiline::Start(pattern) => Rules::Start(
+                RegexBuilder::new(pattern)
+                    .unicode(false)
+                    .size_limit(SIZE_LIMIT)
+                    .dfa_size_limit(SIZE_LIMIT)
+                    .build()?,
+            ),
+        })))
     }
 
     /// Whether a line opens a group.
@@ -168,11 +180,17 @@ fn is_frame(line: &[u8]) -> bool {
     digits > 0 && line[digits..].starts_with(b": ")
 }
 
-/// `{`, a date or a level word: what loggers begin a record with.
+/// What loggers begin a record with: `{`, a date, `[` and a date or level (env_logger), a level word, a colour.
 fn begins_record(line: &[u8]) -> bool {
-    let is_date =
-        line.len() > 10 && line[..4].iter().all(u8::is_ascii_digit) && line[4] == b'-' && line[7] == b'-';
-    line.first() == Some(&b'{') || is_date || line.starts_with(b"thread '")
+    let is_date = |line: &[u8]| {
+        line.len() > 10 && line[..4].iter().all(u8::is_ascii_digit) && line[4] == b'-' && line[7] == b'-'
+    };
+    let is_level = |line: &[u8]| LEVELS.iter().any(|level| line.trim_ascii_start().starts_with(level));
+    match line.first() {
+        Some(b'{' | 0x1b) => true,
+        Some(b'[') => is_date(&line[1..]) || is_level(&line[1..]),
+        _ => is_date(line) || is_level(line) || line.starts_with(b"thread '"),
+    }
 }
 
 /// `Exception in thread …` or `package.SomeException: message`.
@@ -204,7 +222,7 @@ mod tests {
 
     /// Groups as the reader does: `|` stands before every line that begins a record.
     fn grouped(setting: Multiline, lines: &str) -> String {
-        let recognizer = Recognizer::new(&setting).unwrap();
+        let recognizer = Recognizer::new(&setting).unwrap().unwrap();
         let mut open: Option<State> = None;
         let mut out = String::new();
         for line in lines.lines() {
@@ -237,6 +255,11 @@ mod tests {
             Multiline::Auto,
             "|thread 'a' panicked at x.rs:1:1:\nboom\n|thread 'b' panicked at x.rs:1:1:\nboom\n|2026-11-24T10:00:00Z  INFO x\n",
         );
+        stays(
+            Multiline::Rust,
+            "|thread 'a' panicked at x.rs:1:1:\n[1, 2] is short\n|[2026-11-24T10:00:00Z INFO  x] y\n",
+        );
+        stays(Multiline::Rust, "|thread 'a' panicked at x.rs:1:1:\nboom\n| INFO x: y\n|\u{1b}[2mx\n");
         stays(
             Multiline::Auto,
             "|Error: cannot start\n\nCaused by:\n    0: no config\n    1: not found\n|next\n",

@@ -38,7 +38,7 @@ pub enum Outcome {
 }
 
 /// Keys that records have for themselves.
-const RESERVED: [&str; 6] = ["log", "stream", "kubernetes", "kubernetes_namespace", "sidelight", "time"];
+pub const RESERVED: [&str; 6] = ["log", "stream", "kubernetes", "kubernetes_namespace", "sidelight", "time"];
 
 // === impl Level ===
 
@@ -85,23 +85,26 @@ impl fmt::Display for Level {
     }
 }
 
-/// Writes the fields of `text` to `sink`. `top_level` is whether they become keys of the record itself: then those
-/// that records have for themselves get a trailing `_`.
-pub fn parse(kind: Parse, text: &str, top_level: bool, sink: &mut impl ValueSink) -> Outcome {
+/// Writes the fields of `text` to `sink`; those whose key is `taken` by the record itself get a trailing `_`.
+pub fn parse(kind: Parse, text: &str, taken: &[String], sink: &mut impl ValueSink) -> Outcome {
     let is_object = text.trim_start().starts_with('{');
     match kind {
         Parse::None => Outcome::Plain,
-        Parse::Json if is_object => json::lift(text, top_level, sink),
-        Parse::Auto | Parse::Tracing if is_object => tracing::json(text, top_level, sink),
-        Parse::Auto | Parse::Tracing => tracing::text(text, top_level, sink),
-        Parse::Logfmt => logfmt::lift(text, top_level, sink),
+        Parse::Json if is_object => json::lift(text, taken, sink),
+        Parse::Auto | Parse::Tracing if is_object => tracing::json(text, taken, sink),
+        Parse::Tracing => tracing::text(text, taken, sink),
+        Parse::Auto => match tracing::text(text, taken, sink) {
+            Outcome::Plain if logfmt::is_whole(text) => logfmt::lift(text, taken, sink),
+            outcome => outcome,
+        },
+        Parse::Logfmt => logfmt::lift(text, taken, sink),
         Parse::Json => Outcome::Plain,
     }
 }
 
 /// The key under which a field goes into the record.
-fn field_key(key: &str, top_level: bool) -> Cow<'_, str> {
-    if top_level && RESERVED.contains(&key) { Cow::Owned(format!("{key}_")) } else { Cow::Borrowed(key) }
+fn field_key<'a>(key: &'a str, taken: &[String]) -> Cow<'a, str> {
+    if taken.iter().any(|other| other == key) { Cow::Owned(format!("{key}_")) } else { Cow::Borrowed(key) }
 }
 
 /// A word that may be a number, true or false; everything else is a text.

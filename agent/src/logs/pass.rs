@@ -3,6 +3,9 @@
 //! Everything is plain code on the reader's thread. A pass ends when it has read its share, when the files end, or
 //! when there is no room; then the positions say exactly what was taken.
 
+mod ending;
+mod long_line;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::checkpoint::account::DropReason;
 use crate::config::READ_WINDOW;
 use crate::logs::container::Container;
+use crate::logs::cursor::Cursor;
 use crate::logs::encode::Format;
 use crate::logs::generation::Generation;
 use crate::logs::join::{Assembled, Extent, MAX_GROUP_LINES, OpenRecord, Window};
@@ -18,12 +22,10 @@ use crate::logs::metrics::LogMetrics;
 use crate::logs::record::{Record, RecordEncoder};
 use crate::logs::settings::Settings;
 use crate::logs::source::Source;
-use crate::logs::split::{Line, Splitter, Stream, Time};
+use crate::logs::split::{Line, Stream};
 
-/// A multiline group ends when it has not grown for this long.
+/// A multiline group ends when it has not grown for this long, by the clock or by the time of its lines.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(1);
-/// Room in a line for its head, beside `max_record` of content.
-const HEAD_ROOM: usize = 1 << 10;
 
 /// How a pass ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,25 +36,6 @@ pub enum Outcome {
     More,
     /// There is no room for the next record.
     Blocked,
-}
-
-/// What one output keeps about one container between passes.
-#[derive(Debug, Default)]
-pub struct Cursor {
-    open: [Option<OpenRecord>; 2],
-    splitter: Splitter,
-    /// Time of the last line with a head, for those without.
-    last_time: Time,
-    /// The line that starts here is longer than a record may be; it is being skipped to its end.
-    skipping: Option<u64>,
-    /// The file that the pass is in.
-    current: Option<Arc<Generation>>,
-    /// Lines that begin before this offset of `current` are sent raw: one of them made the pass panic.
-    raw_before: u64,
-    /// Bytes that were counted as read and are read once more.
-    again: u64,
-    /// What the encoder keeps for this container.
-    pub record: crate::logs::record::Kept,
 }
 
 /// Buffers of one reader, used by every pass.
@@ -79,6 +62,8 @@ pub struct Pass<'a, F> {
     pub metrics: &'a LogMetrics,
     /// The longest record, in bytes of content.
     pub max_record: usize,
+    /// Nobody writes the older files any more.
+    pub settled: bool,
     /// The time of this sweep.
     pub now: Instant,
 }
@@ -91,59 +76,6 @@ impl Default for Buffers {
     }
 }
 
-// === impl Cursor ===
-
-impl Cursor {
-    /// Whether a record is open.
-    pub fn is_open(&self) -> bool {
-        self.open.iter().any(Option::is_some)
-    }
-
-    /// Source bytes of the open records.
-    pub fn open_bytes(&self) -> u64 {
-        self.open.iter().flatten().map(|open| open.source).sum()
-    }
-
-    /// Whether an open record has lines in this file: then it must stay open.
-    pub fn needs(&self, generation: &Arc<Generation>) -> bool {
-        self.open.iter().flatten().any(|open| open.start_in(generation).is_some())
-    }
-
-    /// From where a file must be read again after a restart, if everything before `read` was taken.
-    fn watermark(&self, generation: &Arc<Generation>, read: u64) -> u64 {
-        let open = self.open.iter().flatten().filter_map(|open| open.start_in(generation));
-        open.chain(self.skipping).fold(read, u64::min)
-    }
-
-    /// Forgets the open records after a panic: their lines, and the one that was being read, are read again as raw
-    /// text. False when that is what was being done: then the line is poison.
-    pub fn retreat(&mut self, output: usize) -> bool {
-        let Some(generation) = self.current.clone() else { return false };
-        let read = generation.read(output);
-        if read < self.raw_before {
-            return false;
-        }
-        let from = self.watermark(&generation, read);
-        self.raw_before = read + 1;
-        self.again += read - from;
-        generation.set_read(output, from);
-        self.open = [None, None];
-        true
-    }
-
-    /// Of `bytes` that were read, those that were not counted before.
-    pub fn count_fresh(&mut self, bytes: u64) -> u64 {
-        let again = bytes.min(self.again);
-        self.again -= again;
-        bytes - again
-    }
-
-    /// The file that the last pass was in.
-    pub fn current(&self) -> Option<&Arc<Generation>> {
-        self.current.as_ref()
-    }
-}
-
 // === impl Pass ===
 
 impl<F: Format> Pass<'_, F> {
@@ -152,29 +84,38 @@ impl<F: Format> Pass<'_, F> {
         let mut left = READ_WINDOW;
         for (index, generation) in generations.iter().enumerate() {
             let Some(source) = generation.source() else { continue };
-            if self.cursor.current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, generation)) {
-                self.cursor.current = Some(generation.clone());
-                self.cursor.raw_before = 0;
-            }
+            self.cursor.current = Some(generation.clone());
             let before = generation.read(self.lane.output);
             let outcome = self.file(generation, &source, &mut left, buffers);
-            self.lane.advance_if_moved(generation, before, self.cursor);
+            let read = generation.read(self.lane.output);
+            if read != before {
+                self.lane.advance(generation, self.cursor.watermark(generation, read));
+            }
             match outcome {
                 Ok(Outcome::End) => {}
                 Ok(outcome) => return outcome,
-                Err(error) => {
-                    let problem = format!("cannot read {}: {error}", generation.path().display());
-                    if self.container.set_problem(Some(problem.clone())) {
-                        tracing::error!(problem, "a log file cannot be read; trying again");
-                    }
-                    return Outcome::End;
-                }
+                Err(error) => self.unreadable(generation, &source, &error),
             }
             if self.close_finished(generations, index, &source, buffers).is_err() {
                 return Outcome::Blocked;
             }
         }
         Outcome::End
+    }
+
+    /// A gzip file that is damaged ends where it is: nobody will mend it. Any other error may pass.
+    fn unreadable(&mut self, generation: &Generation, source: &Source, error: &io::Error) {
+        let read = generation.read(self.lane.output);
+        let is_damaged = source.is_gzip() && error.raw_os_error().is_none();
+        let next = if is_damaged { "what is behind is lost" } else { "trying again" };
+        if is_damaged {
+            generation.ends_at(read);
+            self.metrics.parse_failures.gzip.inc();
+        }
+        let problem = format!("cannot read {} at {read}: {error}; {next}", generation.path().display());
+        if self.container.set_problem(Some(problem.clone())) {
+            tracing::error!(problem, "a log file cannot be read");
+        }
     }
 
     fn file(
@@ -203,17 +144,17 @@ impl<F: Format> Pass<'_, F> {
             if self.lines(window_at, reread, assembled).is_err() {
                 return Ok(Outcome::Blocked);
             }
-            let taken = usize::try_from(generation.read(output) - offset).unwrap_or(0);
-            if taken == 0 && read == buffers.window.len() {
+            if self.close_timed_out(generation, source, buffers).is_err() {
+                return Ok(Outcome::Blocked);
+            }
+            if generation.read(output) == offset && read == buffers.window.len() {
                 if self.long_line(generation, source, buffers)?.is_err() {
                     return Ok(Outcome::Blocked);
                 }
-                continue;
-            }
-            if read < room || readable == read {
+            } else if read < room || readable == read {
                 return Ok(Outcome::End);
             }
-            *left = left.saturating_sub(taken);
+            *left = left.saturating_sub(usize::try_from(generation.read(output) - offset).unwrap_or(0));
             if *left == 0 {
                 return Ok(Outcome::More);
             }
@@ -232,12 +173,11 @@ impl<F: Format> Pass<'_, F> {
         for newline in memchr::memchr_iter(b'\n', window.bytes) {
             let at = Extent { start: window.offset + start as u64, end: window.offset + newline as u64 + 1 };
             let line = &window.bytes[start..newline];
-            result = match self.cursor.skipping {
-                Some(_) => {
-                    self.end_skip(window.generation, at);
-                    Ok(())
-                }
-                None => self.line(window, at, line, reread, assembled),
+            result = if self.is_skipping(window.generation) {
+                self.end_skip(window.generation, at);
+                Ok(())
+            } else {
+                self.line(window, at, line, reread, assembled)
             };
             if result.is_err() {
                 break;
@@ -259,12 +199,9 @@ impl<F: Format> Pass<'_, F> {
         reread: &mut Vec<u8>,
         assembled: &mut Assembled,
     ) -> Result<(), Blocked> {
-        let split = self.cursor.splitter.split(line).filter(|_| at.start >= self.cursor.raw_before);
-        let Some(line) = split else {
-            self.metrics.parse_failures.head.inc();
+        let Some(line) = self.split(window.generation, at, line) else {
             return self.raw(window.generation, at, line);
         };
-        self.cursor.last_time = line.time;
         if self.settings.excludes(line.stream) {
             self.lane.drop_bytes(window.generation, DropReason::Filter, 1, at.end - at.start);
             return Ok(());
@@ -275,8 +212,8 @@ impl<F: Format> Pass<'_, F> {
         }
         let group = self.settings.multiline.as_ref().and_then(|recognizer| recognizer.first(&line.content));
         if line.partial || group.is_some() {
-            let mut open = OpenRecord::new(line.stream, line.time, group, self.now);
-            open.extend(window.generation, at, line.partial, line.content.len(), self.now);
+            let mut open = OpenRecord::new(&line, group, self.now);
+            open.extend(window.generation, at, &line, self.now);
             self.cursor.open[stream] = Some(open);
             return Ok(());
         }
@@ -287,10 +224,21 @@ impl<F: Format> Pass<'_, F> {
             content: &line.content,
             truncated: false,
             source: at.end - at.start,
-            start: at.start,
+            origin: (window.generation, at.start),
         };
         self.encode(window.generation, record);
         Ok(())
+    }
+
+    /// The line's head; none when it is torn, or to be sent raw.
+    fn split<'l>(&mut self, generation: &Arc<Generation>, at: Extent, line: &'l [u8]) -> Option<Line<'l>> {
+        let is_raw = self.cursor.is_raw(generation, at.start);
+        let split = self.cursor.splitter.split(line).filter(|_| !is_raw);
+        match &split {
+            Some(line) => self.cursor.last_time = line.time,
+            None => self.metrics.parse_failures.head.inc(),
+        }
+        split
     }
 
     /// Whether the line belongs to the open record of its stream; one that ends with it or before it is encoded.
@@ -308,7 +256,9 @@ impl<F: Format> Pass<'_, F> {
         let belongs = if open.partial {
             true
         } else {
-            let has_place = open.lines < MAX_GROUP_LINES && open.content < self.max_record as u64;
+            let has_place = open.lines < MAX_GROUP_LINES
+                && open.content < self.max_record as u64
+                && line.time.since(open.last) < GROUP_TIMEOUT;
             match (&mut open.group, &self.settings.multiline) {
                 (Some(state), Some(recognizer)) => has_place && recognizer.next(state, &line.content),
                 _ => false,
@@ -321,7 +271,7 @@ impl<F: Format> Pass<'_, F> {
                 self.room(window.generation, at.start, bytes.saturating_add(line.content.len()))?;
             }
             let Some(open) = &mut self.cursor.open[stream] else { return Ok(false) };
-            open.extend(window.generation, at, line.partial, line.content.len(), now);
+            open.extend(window.generation, at, line, now);
             if !ends {
                 return Ok(true);
             }
@@ -352,7 +302,7 @@ impl<F: Format> Pass<'_, F> {
         if cut > 0 {
             self.lane.drop_bytes(window.generation, DropReason::Truncated, 0, cut);
         }
-        for older in open.generations().filter(|older| !Arc::ptr_eq(older, window.generation)) {
+        for (older, _) in open.starts().filter(|(older, _)| !Arc::ptr_eq(older, window.generation)) {
             self.lane.advance(older, self.cursor.watermark(older, older.read(self.lane.output)));
         }
         let record = Record {
@@ -361,7 +311,7 @@ impl<F: Format> Pass<'_, F> {
             content: &assembled.content,
             truncated: assembled.truncated,
             source: open.source - cut,
-            start: open.start_in(window.generation).unwrap_or(read),
+            origin: open.origin().map_or((window.generation, read), |(first, start)| (first, start)),
         };
         self.encode(window.generation, record);
         Ok(())
@@ -381,7 +331,7 @@ impl<F: Format> Pass<'_, F> {
             content,
             truncated: cut > 0,
             source: at.end - at.start - cut,
-            start: at.start,
+            origin: (generation, at.start),
         };
         self.encoder.encode_raw(
             self.lane,
@@ -424,111 +374,5 @@ impl<F: Format> Pass<'_, F> {
             self.lane.close();
         }
         self.lane.open(tag)
-    }
-
-    /// A line longer than the window: read it in a longer one, and when it is longer than a record may be, send its
-    /// start and skip the rest.
-    fn long_line(
-        &mut self,
-        generation: &Arc<Generation>,
-        source: &Arc<Source>,
-        buffers: &mut Buffers,
-    ) -> io::Result<Result<(), Blocked>> {
-        let output = self.lane.output;
-        let offset = generation.read(output);
-        if self.cursor.skipping.is_some() {
-            let bytes = buffers.window.len() as u64;
-            self.lane.drop_bytes(generation, DropReason::Truncated, 0, bytes);
-            generation.set_read(output, offset + bytes);
-            return Ok(Ok(()));
-        }
-        let longest = self.max_record + HEAD_ROOM;
-        if buffers.window.len() < longest {
-            buffers.window.resize(longest.max(READ_WINDOW), 0);
-            return Ok(Ok(()));
-        }
-        let read = source.read_at(&mut buffers.window, offset)?;
-        let Buffers { window, reread, assembled } = buffers;
-        let at = Extent { start: offset, end: offset + read as u64 };
-        let bytes = &window[..read];
-        if self.line(Window { generation, source, offset, bytes }, at, bytes, reread, assembled).is_err() {
-            return Ok(Err(Blocked));
-        }
-        self.cursor.skipping = Some(offset);
-        generation.set_read(output, at.end);
-        buffers.window.truncate(READ_WINDOW);
-        buffers.window.shrink_to_fit();
-        Ok(Ok(()))
-    }
-
-    fn end_skip(&mut self, generation: &Generation, at: Extent) {
-        self.cursor.skipping = None;
-        self.lane.drop_bytes(generation, DropReason::Truncated, 0, at.end - at.start);
-    }
-
-    /// At the end of a file: closes records that will not grow any more.
-    fn close_finished(
-        &mut self,
-        generations: &[Arc<Generation>],
-        index: usize,
-        source: &Arc<Source>,
-        buffers: &mut Buffers,
-    ) -> Result<(), Blocked> {
-        let generation = &generations[index];
-        let newer = generations.get(index + 1);
-        let restarted = newer.is_some_and(|newer| newer.restart > generation.restart);
-        let ended = restarted || (newer.is_none() && self.container.is_gone());
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            let Some(open) = &self.cursor.open[stream as usize] else { continue };
-            let timed_out = !open.partial && self.now.duration_since(open.grown) >= GROUP_TIMEOUT;
-            if !(ended || timed_out) {
-                continue;
-            }
-            let read = generation.read(self.lane.output);
-            let window = Window { generation, source, offset: u64::MAX, bytes: &[] };
-            self.close(stream, window, read, &mut buffers.reread, &mut buffers.assembled)?;
-            self.lane.advance(generation, self.cursor.watermark(generation, read));
-        }
-        if ended || newer.is_some_and(|newer| newer.size() > 0) {
-            return self.torn_end(generation, source, ended || !generation.is_listed(), buffers);
-        }
-        Ok(())
-    }
-
-    /// Bytes behind the last newline of a file that nobody writes any more are a torn line.
-    fn torn_end(
-        &mut self,
-        generation: &Arc<Generation>,
-        source: &Arc<Source>,
-        is_final: bool,
-        buffers: &mut Buffers,
-    ) -> Result<(), Blocked> {
-        let output = self.lane.output;
-        let offset = generation.read(output);
-        let rest = generation.size().min(generation.end()).saturating_sub(offset);
-        if rest == 0 || !is_final || generation.identity().is_none() {
-            return Ok(());
-        }
-        let room = usize::try_from(rest).unwrap_or(usize::MAX).min(buffers.window.len());
-        let Ok(read) = source.read_at(&mut buffers.window[..room], offset) else { return Ok(()) };
-        if read == 0 || memchr::memchr(b'\n', &buffers.window[..read]).is_some() {
-            return Ok(());
-        }
-        let at = Extent { start: offset, end: offset + read as u64 };
-        self.metrics.parse_failures.head.inc();
-        self.raw(generation, at, &buffers.window[..read])?;
-        generation.set_read(output, at.end);
-        self.lane.advance(generation, self.cursor.watermark(generation, at.end));
-        Ok(())
-    }
-}
-
-impl Lane {
-    /// Moves the file's position if the pass has taken anything of it.
-    fn advance_if_moved(&mut self, generation: &Arc<Generation>, before: u64, cursor: &Cursor) {
-        let read = generation.read(self.output);
-        if read != before {
-            self.advance(generation, cursor.watermark(generation, read));
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! A container is active while its files grow; one that has not grown for a whole sweep is armed: the kernel wakes
 //! the reader at its next write, and until then it costs nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,22 +12,20 @@ use std::time::{Duration, Instant};
 use sidelight_runtime::exit::catching;
 use sidelight_runtime::progress::Heartbeat;
 
-use crate::checkpoint::account::DropReason;
 use crate::config::{Config, OutputKind, READ_WINDOW};
 use crate::logs::container::{Container, Inventory};
 use crate::logs::encode::{Forward, JsonLines};
-use crate::logs::generation::Generation;
 use crate::logs::lane::Lane;
 use crate::logs::metrics::LogMetrics;
-use crate::logs::pass::{Buffers, Cursor, Outcome, Pass};
+use crate::logs::pass::{Buffers, Outcome, Pass};
 use crate::logs::record::{NamespaceLimits, RecordEncoder};
-use crate::logs::settings::{Settings, Takes};
+use crate::logs::tail::Tail;
 use crate::logs::watch::{Watcher, wait};
 
 /// Bytes that one namespace may read in one round while others wait.
 const NAMESPACE_QUANTUM: u64 = 4 * READ_WINDOW as u64;
-/// How long an old file is kept open after its end was read: its writer may still hold it for a moment.
-const LINGER: Duration = Duration::from_secs(10);
+/// While it finishes, a reader looks again this often for room.
+const FINISH_PAUSE: Duration = Duration::from_millis(10);
 
 /// What readers shall do; a latest value.
 #[derive(Debug, Default)]
@@ -71,25 +69,12 @@ pub struct Reader {
     pub heartbeat: Arc<Heartbeat>,
 }
 
-/// One container as its reader sees it.
-struct Tail {
-    container: Arc<Container>,
-    settings: Arc<Settings>,
-    generations: Vec<Arc<Generation>>,
-    cursors: Vec<Cursor>,
-    /// Outputs that have found nothing new in their last pass.
-    quiet: Vec<bool>,
-    /// When the newest generation was first seen.
-    newest_since: Instant,
-    watch: Option<i32>,
-}
-
 /// One output's clock.
 struct Clock {
     interval: Duration,
     due: Instant,
     /// Containers still to be visited in this sweep.
-    pending: Vec<usize>,
+    pending: VecDeque<usize>,
     blocked: bool,
 }
 
@@ -109,19 +94,16 @@ struct Sweeper {
 
 impl Reader {
     /// Runs until it is ordered to stop.
-    ///
-    /// # Errors
-    /// When there is no inotify instance left.
-    pub fn run(self) -> std::io::Result<()> {
+    pub fn run(self) {
         let now = Instant::now();
         let clocks = self.config.logs.outputs.iter().map(|output| Clock {
             interval: output.flush_interval(),
             due: now,
-            pending: Vec::new(),
+            pending: VecDeque::new(),
             blocked: false,
         });
         let mut sweeper = Sweeper {
-            watcher: Watcher::new()?,
+            watcher: Watcher::open(),
             tails: Vec::new(),
             by_watch: HashMap::new(),
             clocks: clocks.collect(),
@@ -133,7 +115,6 @@ impl Reader {
         };
         while sweeper.step() {}
         sweeper.close_all();
-        Ok(())
     }
 }
 
@@ -147,7 +128,7 @@ impl Sweeper {
         if timeout != Some(Duration::ZERO) {
             self.reader.heartbeat.idle();
             let wake = self.reader.inventory.wake(self.reader.index).clone();
-            wait(&[self.watcher.as_fd(), wake.as_fd()], timeout);
+            wait(self.watcher.descriptor().into_iter().chain([wake.as_fd()]), timeout);
         }
         self.reader.heartbeat.busy();
         if self.reader.inventory.wake(self.reader.index).take() {
@@ -175,10 +156,10 @@ impl Sweeper {
         let due = self.clocks.iter().filter(|clock| !clock.blocked).map(|clock| {
             if clock.pending.is_empty() { clock.due.saturating_duration_since(now) } else { Duration::ZERO }
         });
-        if any_active || self.finishing {
-            due.min().or(self.finishing.then_some(Duration::from_millis(50)))
+        if self.finishing {
+            Some(due.min().unwrap_or(FINISH_PAUSE).min(FINISH_PAUSE))
         } else {
-            None
+            due.min().filter(|_| any_active)
         }
     }
 
@@ -224,55 +205,73 @@ impl Sweeper {
             self.by_watch.remove(&watch);
         }
         tail.activate();
-        if !tail.is_active() {
-            tail.close_read(Instant::now());
-        }
+        // Here as well: while an output is blocked or waits for metadata, nobody visits it.
+        tail.drop_given_up(&mut self.reader.lanes);
+        tail.close_read(Instant::now());
     }
 
-    /// One round of an output: every pending container once, each namespace at most its quantum.
+    /// One round of an output: every pending container once, each namespace at most its quantum. Who has more to read
+    /// goes behind all others.
     fn round(&mut self, output: usize, now: Instant) {
-        if self.clocks[output].blocked {
+        let clock = &mut self.clocks[output];
+        if clock.blocked {
             return;
         }
-        if self.clocks[output].pending.is_empty() {
-            if now < self.clocks[output].due && !self.finishing {
-                return;
-            }
-            self.clocks[output].due = now + self.clocks[output].interval;
-            self.clocks[output].pending = self.sweep_order(output);
+        if now >= clock.due || (self.finishing && clock.pending.is_empty()) {
+            clock.due = now + clock.interval;
+            self.add_due(output);
+        } else if clock.pending.is_empty() {
+            return;
         }
-        let mut later = Vec::new();
+        let (mut later, mut more) = (VecDeque::new(), VecDeque::new());
         let mut read_by_namespace: HashMap<String, u64> = HashMap::new();
-        let pending = std::mem::take(&mut self.clocks[output].pending);
-        for (position, index) in pending.iter().copied().enumerate() {
-            let Some(namespace) =
-                self.tails[index].as_ref().map(|tail| tail.container.path.namespace.as_str())
-            else {
-                continue;
-            };
+        while let Some(index) = self.clocks[output].pending.pop_front() {
+            let Some(namespace) = self.tails[index].as_ref().map(Tail::namespace) else { continue };
             if read_by_namespace.get(namespace).is_some_and(|read| *read >= NAMESPACE_QUANTUM) {
-                later.push(index);
+                later.push_back(index);
                 continue;
             }
             let namespace = namespace.to_owned();
             let (outcome, bytes) = self.visit(index, output, now);
             *read_by_namespace.entry(namespace).or_default() += bytes;
+            self.reader.heartbeat.beat();
             match outcome {
                 Outcome::End => {}
-                Outcome::More => later.push(index),
+                Outcome::More => more.push_back(index),
                 Outcome::Blocked => {
-                    later.extend_from_slice(&pending[position..]);
+                    self.clocks[output].pending.push_front(index);
                     self.clocks[output].blocked = true;
                     break;
                 }
             }
-            self.reader.heartbeat.beat();
         }
-        if later.is_empty() {
+        let pending = &mut self.clocks[output].pending;
+        pending.append(&mut later);
+        pending.append(&mut more);
+        if pending.is_empty() {
             self.reader.lanes[output].close();
         }
         self.say_what_is_open(output);
-        self.clocks[output].pending = later;
+    }
+
+    /// Adds the active containers that the output takes, those with the same tag together, but for those that still
+    /// wait for their turn.
+    fn add_due(&mut self, output: usize) {
+        let pending = &mut self.clocks[output].pending;
+        let mut waits = vec![false; self.tails.len()];
+        pending.iter().for_each(|index| waits[*index] = true);
+        let is_due = |tail: &&Tail| tail.watch.is_none() && tail.takes(output);
+        let mut due: Vec<(&Arc<str>, usize)> = self
+            .tails
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !waits[*index])
+            .filter_map(|(index, tail)| {
+                Some((&tail.as_ref().filter(is_due)?.settings.outputs[output].1, index))
+            })
+            .collect();
+        due.sort();
+        pending.extend(due.into_iter().map(|(_, index)| index));
     }
 
     /// Says how many bytes are read and not yet in a closed chunk, so that the account can be checked.
@@ -282,31 +281,14 @@ impl Sweeper {
         lane.ledger().set_reading(lane.open_bytes() + records);
     }
 
-    /// The active containers that the output takes, those with the same tag together.
-    fn sweep_order(&self, output: usize) -> Vec<usize> {
-        let is_due = |tail: &&Tail| tail.watch.is_none() && tail.takes(output);
-        let mut order: Vec<(&Arc<str>, usize)> = self
-            .tails
-            .iter()
-            .enumerate()
-            .filter_map(|(index, tail)| {
-                Some((&tail.as_ref().filter(is_due)?.settings.outputs[output].1, index))
-            })
-            .collect();
-        order.sort();
-        order.into_iter().map(|(_, index)| index).collect()
-    }
-
     /// One pass over one container; says how it ended and how many bytes it took.
     fn visit(&mut self, index: usize, output: usize, now: Instant) -> (Outcome, u64) {
         let Some(tail) = self.tails[index].as_mut() else { return (Outcome::End, 0) };
-        tail.restart_truncated(output, &self.reader.lanes);
-        tail.drop_given_up(&self.reader.lanes);
-        let before = tail.bytes_read(output);
+        tail.restart_truncated(&mut self.reader.lanes);
+        tail.drop_given_up(&mut self.reader.lanes);
         let outcome = self.pass(index, output, now);
         let Some(tail) = self.tails[index].as_mut() else { return (Outcome::End, 0) };
-        let read = tail.bytes_read(output).saturating_sub(before);
-        let bytes = tail.cursors[output].count_fresh(read);
+        let bytes = tail.count_read(output);
         self.reader.lanes[output].account.read(bytes);
         self.reader.metrics.bytes_read.inc_by(bytes);
         tail.quiet[output] = bytes == 0 && outcome == Outcome::End;
@@ -323,20 +305,21 @@ impl Sweeper {
         let (reader, buffers) = (&mut self.reader, &mut self.buffers);
         let lane = &mut reader.lanes[output];
         let max_record = usize::try_from(reader.config.logs.max_record).unwrap_or(usize::MAX);
+        let settled = tail.is_settled(now);
         let cursor = &mut tail.cursors[output];
         let (container, settings, metrics) = (&*tail.container, &*tail.settings, &reader.metrics);
         let outcome = match &reader.config.logs.outputs[output].kind {
             OutputKind::Forward(_) => {
                 let encoder = &mut self.forward;
                 catching(|| {
-                    Pass { container, settings, cursor, lane, encoder, metrics, max_record, now }
+                    Pass { container, settings, cursor, lane, encoder, metrics, max_record, settled, now }
                         .run(&tail.generations, buffers)
                 })
             }
             OutputKind::Stdout(_) => {
                 let encoder = &mut self.json;
                 catching(|| {
-                    Pass { container, settings, cursor, lane, encoder, metrics, max_record, now }
+                    Pass { container, settings, cursor, lane, encoder, metrics, max_record, settled, now }
                         .run(&tail.generations, buffers)
                 })
             }
@@ -350,7 +333,7 @@ impl Sweeper {
             if !cursor.retreat(output)
                 && let Some(generation) = cursor.current().cloned()
             {
-                drop_poison(lane, &generation);
+                lane.drop_poison(&generation);
             }
             Outcome::More
         })
@@ -405,152 +388,4 @@ impl Sweeper {
         self.reader.lanes.iter_mut().for_each(Lane::close);
         self.reader.heartbeat.idle();
     }
-}
-
-// === impl Tail ===
-
-impl Tail {
-    fn new(container: Arc<Container>, outputs: usize) -> Self {
-        Tail {
-            settings: container.settings(),
-            container,
-            generations: Vec::new(),
-            cursors: (0..outputs).map(|_| Cursor::default()).collect(),
-            quiet: vec![false; outputs],
-            newest_since: Instant::now(),
-            watch: None,
-        }
-    }
-
-    fn takes(&self, output: usize) -> bool {
-        self.settings.collect == Takes::Yes && self.settings.outputs[output].0 == Takes::Yes
-    }
-
-    /// Whether it is visited in every sweep.
-    fn is_active(&self) -> bool {
-        self.watch.is_none() && (0..self.quiet.len()).any(|output| self.takes(output))
-    }
-
-    /// An output that waits for metadata has a backlog; one that never takes the lines has none.
-    fn set_generations(&mut self, generations: Vec<Arc<Generation>>) {
-        let newest = |list: &[Arc<Generation>]| list.last().map(Arc::as_ptr);
-        if newest(&generations) != newest(&self.generations) {
-            self.newest_since = Instant::now();
-        }
-        self.generations = generations;
-        let refused = |takes: &Takes| matches!(takes, Takes::No(_));
-        for (output, (takes, _)) in self.settings.outputs.iter().enumerate() {
-            let taken = !refused(&self.settings.collect) && !refused(takes);
-            self.generations.iter().for_each(|generation| generation.set_taken(output, taken));
-        }
-    }
-
-    fn activate(&mut self) {
-        self.watch = None;
-        self.quiet.fill(false);
-    }
-
-    fn bytes_read(&self, output: usize) -> u64 {
-        self.generations.iter().map(|generation| generation.read(output)).sum()
-    }
-
-    /// Whether no output has anything to do here until the next write.
-    fn is_quiet(&self) -> bool {
-        let done =
-            |output: usize| !self.takes(output) || (self.quiet[output] && !self.cursors[output].is_open());
-        let lingering = self.generations.len() > 1
-            && self.generations.iter().rev().skip(1).any(|old| old.source().is_some());
-        (0..self.quiet.len()).all(done) && !lingering
-    }
-
-    /// A file that is shorter than what was read of it was truncated: what follows is another generation.
-    fn restart_truncated(&mut self, output: usize, lanes: &[Lane]) {
-        let Some(newest) = self.generations.last() else { return };
-        let read = newest.read(output);
-        if read == 0 || newest.identity().is_none() {
-            return;
-        }
-        let Some(source) = newest.source().filter(|source| !source.is_gzip()) else { return };
-        let is_shorter = source.stat().is_ok_and(|(size, _)| size < read);
-        if !is_shorter {
-            return;
-        }
-        tracing::info!(path = %newest.path().display(), "a log file was truncated; reading it from its start");
-        let old = newest.clone();
-        drop_unread(&old, lanes, DropReason::LostUnlinked);
-        let new = Arc::new(old.restarted());
-        (0..self.cursors.len()).for_each(|output| new.set_taken(output, old.is_taken(output)));
-        self.container.update(|generations| {
-            generations.retain(|generation| !Arc::ptr_eq(generation, &old));
-            generations.push(new.clone());
-        });
-        self.set_generations(self.container.generations());
-    }
-
-    /// Drops what is unread of files that discovery has given up.
-    fn drop_given_up(&mut self, lanes: &[Lane]) {
-        for generation in self
-            .generations
-            .iter()
-            .filter(|generation| generation.is_given_up() && generation.source().is_some())
-        {
-            drop_unread(generation, lanes, DropReason::HeldDeleted);
-            generation.close();
-        }
-    }
-
-    /// Closes old files that every output has read to their end, once nobody can be writing them any more.
-    fn close_read(&mut self, now: Instant) {
-        let gone = self.container.is_gone();
-        let newest = self.generations.len().saturating_sub(1);
-        let settled = now.duration_since(self.newest_since) >= LINGER;
-        for (index, generation) in self.generations.iter().enumerate() {
-            let Some(source) = generation.source() else { continue };
-            let no_writer = source.is_gzip() || settled;
-            let old = index < newest || gone;
-            let needed = self.cursors.iter().any(|cursor| cursor.needs(generation));
-            if old
-                && no_writer
-                && !needed
-                && generation.is_read()
-                && generation.refresh().is_some()
-                && generation.is_read()
-            {
-                generation.close();
-            }
-        }
-    }
-}
-
-/// Counts what no output will ever read of a file.
-fn drop_unread(generation: &Generation, lanes: &[Lane], reason: DropReason) {
-    for lane in lanes.iter().filter(|lane| generation.is_taken(lane.output)) {
-        let unread = generation.size().saturating_sub(generation.read(lane.output));
-        lane.account.read(unread);
-        lane.drop_bytes(generation, reason, 0, unread);
-        generation.set_read(lane.output, generation.size());
-    }
-}
-
-/// Drops the line at which an output stands.
-fn drop_poison(lane: &mut Lane, generation: &Arc<Generation>) {
-    let Some(source) = generation.source() else { return };
-    let start = generation.read(lane.output);
-    let mut end = start;
-    let mut window = vec![0; READ_WINDOW];
-    loop {
-        let read = source.read_at(&mut window, end).unwrap_or(0);
-        match memchr::memchr(b'\n', &window[..read]) {
-            Some(newline) => {
-                end += newline as u64 + 1;
-                break;
-            }
-            None if read == 0 => break,
-            None => end += read as u64,
-        }
-    }
-    tracing::error!(path = %generation.path().display(), offset = start, bytes = end - start, "a line is dropped as poison");
-    lane.drop_bytes(generation, DropReason::Poison, 1, end - start);
-    generation.set_read(lane.output, end);
-    lane.advance(generation, end);
 }

@@ -1,25 +1,27 @@
 //! One record into the open chunk: sampled, limited, redacted, parsed and encoded in one go.
 
+mod metadata;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::Value;
 use sidelight_contract::annotations::Parse;
 
 use crate::checkpoint::account::DropReason;
-use crate::cluster::Pod;
-use crate::config::{Config, Labels};
+use crate::config::Config;
 use crate::logs::encode::{Format, Fragment, ValueSink};
 use crate::logs::generation::Generation;
 use crate::logs::lane::Lane;
-use crate::logs::layout::ContainerPath;
 use crate::logs::metrics::LogMetrics;
 use crate::logs::parse::{Level, Outcome, parse};
+use crate::logs::record::metadata::metadata;
 use crate::logs::settings::Settings;
 use crate::logs::split::{Stream, Time};
 
-/// Bursts up to so many seconds of a rate pass.
-const BURST_SECONDS: u64 = 2;
+/// Bursts up to so many seconds of a rate pass: it is the length of a window.
+const BURST_SECONDS: i64 = 2;
+/// Windows that are remembered: records a minute apart do not push out each other's.
+const WINDOWS: usize = 32;
 
 /// A record before it is encoded.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +36,8 @@ pub struct Record<'a> {
     pub truncated: bool,
     /// Source bytes that it stands for.
     pub source: u64,
-    /// Where it begins in its file.
-    pub start: u64,
+    /// Where it begins: the file and the offset.
+    pub origin: (&'a Generation, u64),
 }
 
 /// What the encoder keeps about one container for one output.
@@ -46,10 +48,12 @@ pub struct Kept {
     limit: Limit,
 }
 
-/// A rate by record time, so that a replay decides alike: the virtual time up to which records are let through.
-#[derive(Debug, Default, Clone, Copy)]
+/// A rate by record time, so that a replay decides alike: how many records each window has let through. Windows are
+/// independent of each other: a record that comes late, from a slower container or a backlog, is counted in its own.
+#[derive(Debug, Default, Clone)]
 pub struct Limit {
-    through: i128,
+    /// Number of the window, and its records; made when first needed.
+    windows: Vec<(i64, u64)>,
 }
 
 /// The rates of namespaces, by output: the readers share them.
@@ -82,16 +86,20 @@ impl Kept {
 // === impl Limit ===
 
 impl Limit {
-    /// Whether a record of this time is within `rate` records a second (the generic cell rate algorithm).
+    /// Whether a record of this time is within `rate` records a second.
     fn admits(&mut self, time: Time, rate: u64) -> bool {
-        let now = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
-        let interval = 1_000_000_000 / i128::from(rate.max(1));
-        let through = self.through.max(now);
-        if through - now > i128::from(BURST_SECONDS) * 1_000_000_000 - interval {
-            return false;
+        if self.windows.is_empty() {
+            self.windows = vec![(0, 0); WINDOWS];
         }
-        self.through = through + interval;
-        true
+        let number = time.seconds.div_euclid(BURST_SECONDS);
+        let slot = usize::try_from(number.rem_euclid(WINDOWS as i64)).unwrap_or(0);
+        let window = &mut self.windows[slot];
+        if window.0 != number {
+            *window = (number, 0);
+        }
+        let admitted = window.1 < rate.saturating_mul(BURST_SECONDS as u64);
+        window.1 += u64::from(admitted);
+        admitted
     }
 }
 
@@ -119,7 +127,7 @@ impl<F: Format> RecordEncoder<F> {
         record: Record<'_>,
         metrics: &LogMetrics,
     ) {
-        if let Some(reason) = self.refuses(lane.output, generation, settings, kept, &record) {
+        if let Some(reason) = self.refuses(lane.output, settings, kept, &record) {
             lane.drop_bytes(generation, reason, 1, record.source);
             return;
         }
@@ -150,14 +158,14 @@ impl<F: Format> RecordEncoder<F> {
     fn refuses(
         &self,
         output: usize,
-        generation: &Generation,
         settings: &Settings,
         kept: &mut Kept,
         record: &Record<'_>,
     ) -> Option<DropReason> {
         if let Some(share) = settings.sample {
+            let (generation, start) = record.origin;
             let identity = generation.identity().map_or(0, |identity| identity.hash());
-            if mix(identity ^ mix(record.start)) >= share {
+            if mix(identity ^ mix(start)) >= share {
                 return Some(DropReason::Sample);
             }
         }
@@ -167,7 +175,8 @@ impl<F: Format> RecordEncoder<F> {
         let rate = self.config.logs.rate.namespace;
         if rate > 0 {
             let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-            let limit = namespaces.entry((output, generation.container().namespace.clone())).or_default();
+            let limit =
+                namespaces.entry((output, record.origin.0.container().namespace.clone())).or_default();
             if !limit.admits(record.time, rate) {
                 return Some(DropReason::Rate);
             }
@@ -253,7 +262,8 @@ fn write_parsed<F: Format>(
         sink.key(into);
         sink.map_begin();
     }
-    let outcome = parse(settings.parse, text, into.is_empty(), &mut sink);
+    let taken: &[String] = if into.is_empty() { &config.logs.taken_keys } else { &[] };
+    let outcome = parse(settings.parse, text, taken, &mut sink);
     if !matches!(outcome, Outcome::Parsed(_)) {
         return outcome;
     }
@@ -285,127 +295,6 @@ fn remarks(sink: &mut impl ValueSink, settings: &Settings, record: &Record<'_>) 
         sink.bool(true);
     }
     sink.map_end();
-}
-
-/// The entries that all records of a container share: the keys of Fluent Bit's kubernetes filter, and the operator's.
-fn metadata(
-    sink: &mut impl ValueSink,
-    config: &Config,
-    path: &ContainerPath,
-    settings: &Settings,
-    restart: u32,
-) {
-    let pod = settings.pod.as_deref();
-    sink.key("kubernetes");
-    sink.map_begin();
-    entry(sink, "namespace_name", &path.namespace);
-    entry(sink, "pod_name", &path.pod);
-    entry(sink, "pod_id", pod.map_or(&path.uid, |pod| &pod.uid));
-    entry(sink, "container_name", &path.container);
-    entry(sink, "host", &config.node);
-    if let Some(pod) = pod {
-        pod_entries(sink, config, path, pod, restart);
-    }
-    sink.map_end();
-    if let Some(labels) =
-        pod.and_then(|pod| pod.namespace_labels.as_ref()).filter(|_| config.logs.namespace_labels)
-    {
-        sink.key("kubernetes_namespace");
-        sink.map_begin();
-        entry(sink, "name", &path.namespace);
-        map(sink, config, "labels", labels.iter());
-        sink.map_end();
-    }
-    for (key, value) in &config.logs.add {
-        sink.key(key);
-        json(sink, value);
-    }
-}
-
-fn pod_entries(sink: &mut impl ValueSink, config: &Config, path: &ContainerPath, pod: &Pod, restart: u32) {
-    if let Some(ip) = &pod.ip {
-        entry(sink, "pod_ip", ip);
-    }
-    if let Some(container) = pod.containers.iter().find(|container| container.name == path.container) {
-        entry(sink, "container_image", &container.image);
-        if let Some(hash) = &container.image_id {
-            entry(sink, "container_hash", hash);
-        }
-        if let Some(id) = container.id.as_ref().filter(|_| container.restart_count == restart) {
-            entry(sink, "docker_id", id);
-        }
-    }
-    if let Some(owner) = &pod.owner {
-        entry(sink, "owner_kind", &owner.kind);
-        entry(sink, "owner_name", &owner.name);
-    }
-    match &config.logs.labels {
-        Labels::Every(true) => map(sink, config, "labels", pod.labels.iter()),
-        Labels::Every(false) => {}
-        Labels::Named(names) => {
-            map(sink, config, "labels", pod.labels.iter().filter(|(name, _)| names.contains(name)))
-        }
-    }
-    map(
-        sink,
-        config,
-        "annotations",
-        pod.annotations.iter().filter(|(name, _)| config.logs.annotations.contains(name)),
-    );
-}
-
-fn entry(sink: &mut impl ValueSink, key: &str, value: &str) {
-    sink.key(key);
-    sink.str(value);
-}
-
-/// A map of texts; an empty one is left out.
-fn map<'a>(
-    sink: &mut impl ValueSink,
-    config: &Config,
-    name: &str,
-    entries: impl Iterator<Item = (&'a String, &'a String)>,
-) {
-    let mut entries = entries.peekable();
-    if entries.peek().is_none() {
-        return;
-    }
-    sink.key(name);
-    sink.map_begin();
-    for (key, value) in entries {
-        if config.logs.labels_dedot {
-            entry(sink, &key.replace('.', "_"), value)
-        } else {
-            entry(sink, key, value)
-        }
-    }
-    sink.map_end();
-}
-
-fn json(sink: &mut impl ValueSink, value: &Value) {
-    match value {
-        Value::Null => sink.null(),
-        Value::Bool(value) => sink.bool(*value),
-        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-            (Some(number), _) => sink.i64(number),
-            (None, Some(number)) => sink.u64(number),
-            (None, None) => sink.f64(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        Value::String(text) => sink.str(text),
-        Value::Array(items) => {
-            sink.array_begin();
-            items.iter().for_each(|item| json(sink, item));
-            sink.array_end();
-        }
-        Value::Object(entries) => {
-            sink.map_begin();
-            for (key, value) in entries {
-                sink.key(key);
-                json(sink, value);
-            }
-            sink.map_end();
-        }
-    }
 }
 
 /// A good hash of one number (the finaliser of SplitMix64).

@@ -13,9 +13,9 @@ pub const BUILTIN: [(&str, &str); 7] = [
     ("ipv4", r"\b(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\b"),
     ("credit_card", r"\b[0-9](?:[ -]?[0-9]){12,18}\b"),
     ("jwt", r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]+"),
-    ("bearer", r"(?i:\bbearer\s+)[A-Za-z0-9._~+/-]{8,}=*"),
+    ("bearer", r"(?i:\bbearer\s+)([A-Za-z0-9._~+/-]{8,}=*)"),
     ("aws_key", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
-    ("password", r#"(?i:\b(?:password|passwd|pwd|secret|token)["']?\s*[=:]\s*["']?)[^\s"',;&]{1,256}"#),
+    ("password", r#"(?i:\b(?:password|passwd|pwd|secret|token)["']?\s*[=:]\s*["']?)([^\s"',;&]{1,256})"#),
 ];
 
 /// Compiled patterns.
@@ -46,20 +46,22 @@ impl Redactor {
         Ok(Redactor { patterns: patterns.iter().map(compile).collect::<Result<_, _>>()? })
     }
 
-    /// The text without what matches; as it is, uncopied, when nothing does.
+    /// The text without what matches, or what the first group of a pattern matches: so the key of a password stays, and
+    /// JSON stays JSON. As it is, uncopied, when nothing does.
     pub fn apply<'a>(&self, text: &'a [u8], room: &'a mut Vec<u8>) -> &'a [u8] {
         let mut changed = false;
         for pattern in &self.patterns {
             let source = if changed { room.as_slice() } else { text };
-            let Some(first) = pattern.find(source) else { continue };
+            if !pattern.is_match(source) {
+                continue;
+            }
             let mut out = Vec::with_capacity(source.len());
-            out.extend_from_slice(&source[..first.start()]);
-            out.extend_from_slice(REPLACEMENT);
-            let mut end = first.end();
-            for found in pattern.find_iter(source).skip(1) {
-                out.extend_from_slice(&source[end..found.start()]);
+            let mut end = 0;
+            for found in pattern.captures_iter(source) {
+                let Some(secret) = found.get(1).or_else(|| found.get(0)) else { continue };
+                out.extend_from_slice(&source[end..secret.start()]);
                 out.extend_from_slice(REPLACEMENT);
-                end = found.end();
+                end = secret.end();
             }
             out.extend_from_slice(&source[end..]);
             *room = out;
@@ -80,9 +82,9 @@ mod tests {
             ("ipv4", "from 10.0.0.255:80", "from [REDACTED]:80"),
             ("credit_card", "card 4111 1111 1111 1111 ok", "card [REDACTED] ok"),
             ("jwt", "t=eyJhbGciOi.eyJzdWIi.abc_-1 x", "t=[REDACTED] x"),
-            ("bearer", "Authorization: Bearer abcdefgh12", "Authorization: [REDACTED]"),
+            ("bearer", "Authorization: Bearer abcdefgh12", "Authorization: Bearer [REDACTED]"),
             ("aws_key", "key AKIAABCDEFGHIJKLMNOP.", "key [REDACTED]."),
-            ("password", "user=x password=hunter2 y", "user=x [REDACTED] y"),
+            ("password", "user=x password=hunter2 y", "user=x password=[REDACTED] y"),
         ];
         for (name, text, expected) in secrets {
             let redactor = Redactor::compile(&[name.to_owned()]).unwrap();

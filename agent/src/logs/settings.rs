@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use regex::bytes::Regex;
-use sidelight_contract::annotations::{self, LogAnnotations, Multiline, Parse, Redaction};
+use sidelight_contract::annotations::{self, LogAnnotations, Parse, Redaction};
 
 use crate::cluster::Pod;
-use crate::config::{Config, OutputKind, Select};
+use crate::config::{Config, Match, OutputKind, Select};
+use crate::logs::generation::Generation;
 use crate::logs::layout::ContainerPath;
 use crate::logs::multiline::Recognizer;
 use crate::logs::redact::{BUILTIN, Redactor};
@@ -90,13 +90,9 @@ impl Metadata {
 // === impl Settings ===
 
 impl Settings {
-    /// Resolves the settings of a container; `own_pod` is the pod this process runs in.
-    pub fn resolve(
-        config: &Config,
-        path: &ContainerPath,
-        metadata: &Metadata,
-        own_pod: Option<&str>,
-    ) -> Self {
+    /// Resolves the settings of a container; `own_pod` are the names and UIDs of the
+    /// pod this process runs in.
+    pub fn resolve(config: &Config, path: &ContainerPath, metadata: &Metadata, own_pod: &[String]) -> Self {
         let pod = metadata.pod();
         let mandatory = config.annotations.mandatory_namespaces.matches(&path.namespace);
         let pairs: Vec<(&str, &str)> = pod.map_or_else(Vec::new, |pod| {
@@ -112,33 +108,28 @@ impl Settings {
                 .map(|problem| format!("{}: {}", problem.key, problem.message))
                 .collect();
         let excluded = excluded(config, path, pod, &pairs, mandatory);
-        let mut redactors = Vec::new();
         let mut collect = collect(config, path, metadata, &own, excluded, mandatory, own_pod);
-        for patterns in [Ok(config.logs.redact.clone()), own_redactions(&own)] {
-            match patterns
-                .and_then(|patterns| Redactor::compile(&patterns).map(|redactor| (patterns, redactor)))
-            {
-                Ok((patterns, _)) if patterns.is_empty() => {}
-                Ok((_, redactor)) => redactors.push(redactor),
-                Err(error) => {
-                    problems.push(format!("logs.redact: {error}"));
-                    collect = Takes::Wait(format!("held until its logs.redact annotation is right: {error}"));
-                }
+        let redactors = redactors(config, &own).unwrap_or_else(|error| {
+            problems.push(format!("logs.redact: {error}"));
+            if collect == Takes::Yes {
+                collect = Takes::Wait(format!("held until its logs.redact annotation is right: {error}"));
             }
-        }
-        let multiline = own.multiline.as_ref().filter(|own| match own {
-            Multiline::Start(pattern) => Regex::new(pattern)
-                .inspect_err(|error| {
-                    problems.push(format!("logs.multiline: {error}; the operator's setting is used"))
-                })
-                .is_ok(),
-            _ => true,
+            Vec::new()
         });
+        let own_multiline = own.multiline.as_ref().map(Recognizer::new);
+        if let Some(Err(error)) = &own_multiline {
+            problems.push(format!("logs.multiline: {error}; the operator's setting is used"));
+        }
+        let multiline = match own_multiline {
+            Some(Ok(recognizer)) => recognizer,
+            // It was compiled when the config was validated.
+            _ => Recognizer::new(&config.logs.multiline).ok().flatten(),
+        };
         Settings {
             collect,
             partial_metadata: matches!(metadata, Metadata::Missing | Metadata::Awaited),
             parse: own.parse.unwrap_or(config.logs.parse),
-            multiline: Recognizer::new(multiline.unwrap_or(&config.logs.multiline)),
+            multiline,
             redactors,
             rate: lower_rate(config.logs.rate.container, own.rate.map_or(0, u64::from)),
             sample: own
@@ -158,19 +149,31 @@ impl Settings {
         }
     }
 
+    /// Whether Kubernetes says that the run of the container that wrote this file is over.
+    pub fn has_ended(&self, generation: &Generation) -> bool {
+        let mut containers = self.pod.iter().flat_map(|pod| &pod.containers);
+        containers.any(|container| {
+            container.name == generation.container().container
+                && container.restart_count == generation.restart
+                && container.terminated
+        })
+    }
+
     /// Whether lines of a stream are left out.
     pub fn excludes(&self, stream: Stream) -> bool {
         self.excluded[stream as usize]
     }
 }
 
-/// The patterns that a pod wants taken out, or why that cannot be done.
-fn own_redactions(own: &LogAnnotations) -> Result<Vec<String>, String> {
+/// The operator's patterns, then the pod's; or why the pod's cannot be used.
+fn redactors(config: &Config, own: &LogAnnotations) -> Result<Vec<Redactor>, String> {
     let pattern = |redaction: &Redaction| match redaction {
         Redaction::Builtin(pattern) | Redaction::Regex(pattern) => Ok(pattern.clone()),
         Redaction::Unusable(reason) => Err(reason.clone()),
     };
-    own.redact.iter().map(pattern).collect()
+    let own = own.redact.iter().map(pattern).collect::<Result<Vec<_>, _>>()?;
+    let patterns = [&config.logs.redact, &own].into_iter().filter(|patterns| !patterns.is_empty());
+    patterns.map(|patterns| Redactor::compile(patterns)).collect()
 }
 
 /// A pod may only lower the operator's rate.
@@ -201,18 +204,19 @@ fn collect(
     own: &LogAnnotations,
     excluded: [bool; 2],
     mandatory: bool,
-    own_pod: Option<&str>,
+    own_pod: &[String],
 ) -> Takes {
     let writes_to_stdout =
         config.logs.outputs.iter().any(|output| matches!(output.kind, OutputKind::Stdout(_)));
-    if writes_to_stdout && own_pod.is_some_and(|own| own == path.pod || own == path.uid) {
+    if writes_to_stdout && own_pod.iter().any(|own| *own == path.pod || *own == path.uid) {
         return Takes::No("this agent's own pod is not read while an output is stdout".to_owned());
     }
     if !config.logs.namespaces.matches(&path.namespace) {
         return Takes::No(format!("namespace {} is not in logs.namespaces", path.namespace));
     }
     if mandatory {
-        return Takes::Yes;
+        // Its redactions and its tag are not known before its metadata.
+        return metadata.or_wait(Takes::Yes);
     }
     if excluded == [true; 2] {
         return Takes::No("an exclude mark of Fluent Bit or Vector on the pod".to_owned());
@@ -246,25 +250,30 @@ fn takes(
     own: &LogAnnotations,
 ) -> (Takes, Arc<str>) {
     let pod = metadata.pod();
-    let takes = if !output.matching.namespaces.matches(&path.namespace) {
-        Takes::No(format!("namespace {} is not in the output's match.namespaces", path.namespace))
-    } else if output.matching.labels.is_empty() {
-        Takes::Yes
-    } else {
-        match pod {
-            Some(pod) if output.matching.labels.matches(&pod.labels) => Takes::Yes,
-            Some(_) => Takes::No("the pod's labels are not selected by the output's match.labels".to_owned()),
-            None => {
-                Takes::Wait("the output selects by labels and the pod's metadata is not known".to_owned())
-            }
+    let template = match &output.kind {
+        OutputKind::Forward(forward) => forward.tag.parse::<TagTemplate>().ok(),
+        OutputKind::Stdout(_) => None,
+    };
+    let needs_pod =
+        !matches!(metadata, Metadata::NotAsked) && template.as_ref().is_some_and(TagTemplate::needs_metadata);
+    let Match { namespaces, labels } = &output.matching;
+    let takes = match pod {
+        _ if !namespaces.matches(&path.namespace) => {
+            Takes::No(format!("namespace {} is not in the output's match.namespaces", path.namespace))
         }
+        Some(pod) if !labels.matches(&pod.labels) => {
+            Takes::No("the pod's labels are not selected by the output's match.labels".to_owned())
+        }
+        None if !labels.is_empty() => {
+            Takes::Wait("the output selects by labels and the pod's metadata is not known".to_owned())
+        }
+        None if needs_pod => {
+            Takes::Wait("the output's tag is made of the pod's metadata, which is not known".to_owned())
+        }
+        _ => Takes::Yes,
     };
-    let tag = match &output.kind {
-        OutputKind::Forward(forward) => forward.tag.parse::<TagTemplate>().map_or_else(
-            |_| forward.tag.clone(),
-            |template| template.render(&config.node, path, pod.map(Arc::as_ref), own.tag.as_deref()),
-        ),
-        OutputKind::Stdout(_) => String::new(),
-    };
+    let tag = template.map_or_else(String::new, |template| {
+        template.render(&config.node, path, pod.map(Arc::as_ref), own.tag.as_deref())
+    });
     (takes, tag.into())
 }

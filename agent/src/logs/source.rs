@@ -43,11 +43,6 @@ impl Source {
         Source { file, gzip: Some(Mutex::new(Inflater { decoder: None, offset: 0 })) }
     }
 
-    /// No bytes at all.
-    pub fn empty() -> Self {
-        Source::plain(File::open("/dev/null").expect("every system has /dev/null"))
-    }
-
     /// Whether the file is compressed: it will not grow.
     pub fn is_gzip(&self) -> bool {
         self.gzip.is_some()
@@ -96,16 +91,25 @@ impl Inflater {
             self.offset = 0;
         }
         let Some(decoder) = &mut self.decoder else { return Ok(0) };
-        let skipped = io::copy(&mut decoder.by_ref().take(offset - self.offset), &mut io::sink())?;
+        let skipped = io::copy(&mut decoder.by_ref().take(offset - self.offset), &mut io::sink());
+        let Ok(skipped) = skipped else {
+            self.decoder = None;
+            return skipped.map(|_| 0);
+        };
         self.offset += skipped;
         if self.offset < offset {
             return Ok(0);
         }
         let mut read = 0;
         while read < buffer.len() {
-            match decoder.read(&mut buffer[read..])? {
-                0 => break,
-                more => read += more,
+            match decoder.read(&mut buffer[read..]) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(error) => {
+                    // Where the decoder stands is not known any more. What came before is good.
+                    self.decoder = None;
+                    return if read > 0 { Ok(read) } else { Err(error) };
+                }
             }
         }
         self.offset += read as u64;

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -14,6 +15,14 @@ pub struct Time {
     pub seconds: i64,
     /// Nanoseconds of that second.
     pub nanos: u32,
+}
+
+impl Time {
+    /// Time since `earlier`; nothing where that is later.
+    pub fn since(self, earlier: Time) -> Duration {
+        let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+        u64::try_from(nanos(self) - nanos(earlier)).map_or(Duration::ZERO, Duration::from_nanos)
+    }
 }
 
 /// Where the container wrote the line.

@@ -8,11 +8,19 @@ use crate::logs::split::Splitter;
 
 /// Behind the last whole line.
 pub fn at_end(generation: &Generation) -> u64 {
-    let size = generation.size();
-    let from = size.saturating_sub(READ_WINDOW as u64);
+    let Some(source) = generation.source() else { return 0 };
     let mut window = vec![0; READ_WINDOW];
-    let read = generation.source().and_then(|source| source.read_at(&mut window, from).ok()).unwrap_or(0);
-    memchr::memrchr(b'\n', &window[..read]).map_or(size, |newline| from + newline as u64 + 1)
+    let mut end = generation.size();
+    while end > 0 {
+        let from = end.saturating_sub(READ_WINDOW as u64);
+        let wanted = usize::try_from(end - from).unwrap_or(READ_WINDOW);
+        let read = source.read_at(&mut window[..wanted], from).unwrap_or(0);
+        if let Some(newline) = memchr::memrchr(b'\n', &window[..read]) {
+            return from + newline as u64 + 1;
+        }
+        end = from;
+    }
+    0
 }
 
 /// At the first record that is younger than `age`; at the end when there is none.

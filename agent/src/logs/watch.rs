@@ -13,10 +13,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 pub use rustix::fs::inotify::WatchFlags;
 
-/// An inotify instance.
+/// An inotify instance, or none where the system has none left: then nothing can be watched, and callers poll.
 #[derive(Debug)]
 pub struct Watcher {
-    fd: OwnedFd,
+    fd: io::Result<OwnedFd>,
     buffer: Vec<MaybeUninit<u8>>,
 }
 
@@ -35,12 +35,16 @@ pub struct Changes {
 
 impl Watcher {
     /// A new instance.
-    ///
-    /// # Errors
-    /// When `fs.inotify.max_user_instances` is reached.
-    pub fn new() -> io::Result<Self> {
-        let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-        Ok(Watcher { fd, buffer: vec![MaybeUninit::uninit(); 16 << 10] })
+    pub fn open() -> Self {
+        let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK);
+        if let Err(error) = &fd {
+            tracing::warn!(%error, "no inotify instance; listing and reading every second instead; raise fs.inotify.max_user_instances");
+        }
+        Watcher { fd: fd.map_err(Into::into), buffer: vec![MaybeUninit::uninit(); 16 << 10] }
+    }
+
+    fn fd(&self) -> io::Result<&OwnedFd> {
+        self.fd.as_ref().map_err(|error| error.kind().into())
     }
 
     /// Watches a directory for what comes, goes or is renamed in it.
@@ -53,7 +57,7 @@ impl Watcher {
             | WatchFlags::MOVED_FROM
             | WatchFlags::DELETE
             | WatchFlags::ONLYDIR;
-        Ok(inotify::add_watch(&self.fd, directory, flags)?)
+        Ok(inotify::add_watch(self.fd()?, directory, flags)?)
     }
 
     /// Watches an open file for its next write. Through `/proc/self/fd` it is this very file, whatever its name is by now.
@@ -63,13 +67,19 @@ impl Watcher {
     pub fn watch_next_write(&self, file: BorrowedFd<'_>) -> io::Result<i32> {
         use std::os::fd::AsRawFd;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        Ok(inotify::add_watch(&self.fd, path, WatchFlags::MODIFY | WatchFlags::ONESHOT)?)
+        Ok(inotify::add_watch(self.fd()?, path, WatchFlags::MODIFY | WatchFlags::ONESHOT)?)
+    }
+
+    /// What becomes readable when something has happened.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().ok().map(AsFd::as_fd)
     }
 
     /// What happened since the last call.
     pub fn changes(&mut self) -> Changes {
         let mut changes = Changes::default();
-        let mut reader = inotify::Reader::new(&self.fd, &mut self.buffer);
+        let Ok(fd) = &self.fd else { return changes };
+        let mut reader = inotify::Reader::new(fd, &mut self.buffer);
         while let Ok(event) = reader.next() {
             if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) {
                 changes.overflow = true;
@@ -86,19 +96,13 @@ impl Watcher {
 }
 
 /// Waits until one of the descriptors can be read or the time is over.
-pub fn wait(descriptors: &[BorrowedFd<'_>], timeout: Option<Duration>) {
+pub fn wait<'a>(descriptors: impl Iterator<Item = BorrowedFd<'a>>, timeout: Option<Duration>) {
     let mut polled: Vec<PollFd<'_>> =
-        descriptors.iter().map(|descriptor| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN)).collect();
+        descriptors.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN)).collect();
     let timeout = timeout.map(|timeout| Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(timeout.subsec_nanos()),
     });
     // Interrupted is as good as over: the caller looks at everything anyway.
     let _ = poll(&mut polled, timeout.as_ref());
-}
-
-impl AsFd for Watcher {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
 }

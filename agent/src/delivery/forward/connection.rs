@@ -24,39 +24,36 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection through a Service sticks to one receiver: a new one now and then finds the others.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
+/// A connection that its receiver ends sooner than this, without having taken anything, is a failure and not peace.
+const LEAST_AGE: Duration = Duration::from_secs(10);
+
+/// Which connection to which receiver: an old one may still wait for acknowledgements when there is a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ConnectionId {
+    pub(super) upstream: usize,
+    pub(super) number: u64,
+}
+
 /// What a connection tells the dispatcher.
 #[derive(Debug)]
 pub(super) enum Event {
     /// The receiver can take parcels.
-    Up {
-        /// Which.
-        upstream: usize,
-    },
+    Up(ConnectionId),
     /// The receiver has taken a parcel.
-    Acknowledged {
-        /// Which receiver.
-        upstream: usize,
-        /// The parcel.
-        parcel: Parcel,
-    },
+    Acknowledged(ConnectionId, Parcel),
     /// The connection is closed.
-    Ended {
-        /// Which.
-        upstream: usize,
-        /// What was not acknowledged, oldest first.
-        parcels: Vec<Parcel>,
-        /// Why, unless in peace.
-        error: Option<Failure>,
-    },
+    Ended(ConnectionId, Remains),
 }
 
-/// Why a connection ended.
+/// What is left when a connection has ended.
 #[derive(Debug)]
-pub(super) struct Failure {
-    /// For the operator.
-    pub(super) text: String,
-    /// Whether it had sent a parcel: then the oldest may be the reason.
-    pub(super) after_sending: bool,
+pub(super) struct Remains {
+    /// Sent, at least in part, and not acknowledged; oldest first.
+    pub(super) sent: Vec<Parcel>,
+    /// Not sent.
+    pub(super) unsent: Vec<Parcel>,
+    /// For the operator, unless it ended in peace.
+    pub(super) error: Option<String>,
 }
 
 trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -65,23 +62,23 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
 /// Connects and serves parcels until one side ends it.
 pub(super) async fn run(
     config: Arc<Config>,
-    upstream: usize,
+    id: ConnectionId,
     address: String,
     mut parcels: mpsc::Receiver<Parcel>,
     events: mpsc::Sender<Event>,
 ) {
     let mut waiting = VecDeque::new();
-    let mut connected = false;
     let result = async {
         let (socket, replies, keepalive) = connect(&config, &address).await?;
-        connected = true;
-        let _ = events.send(Event::Up { upstream }).await;
+        let _ = events.send(Event::Up(id)).await;
         let mut connection = Connection {
             config: &config,
-            upstream,
+            id,
             events: &events,
             waiting: &mut waiting,
             next_late: Instant::now(),
+            begun: Instant::now(),
+            has_taken: false,
             replies,
             keepalive,
         };
@@ -89,13 +86,13 @@ pub(super) async fn run(
     }
     .await;
     parcels.close();
-    let mut unacknowledged: Vec<Parcel> = waiting.into_iter().map(|(parcel, _)| parcel).collect();
+    let mut unsent = Vec::new();
     while let Ok(parcel) = parcels.try_recv() {
-        unacknowledged.push(parcel);
+        unsent.push(parcel);
     }
-    let error =
-        result.err().map(|error: io::Error| Failure { text: error.to_string(), after_sending: connected });
-    let _ = events.send(Event::Ended { upstream, parcels: unacknowledged, error }).await;
+    let sent = waiting.into_iter().map(|(parcel, _)| parcel).collect();
+    let error = result.err().map(|error: io::Error| error.to_string());
+    let _ = events.send(Event::Ended(id, Remains { sent, unsent, error })).await;
 }
 
 async fn connect(config: &Config, address: &str) -> io::Result<(Box<dyn Socket>, Replies, bool)> {
@@ -152,12 +149,14 @@ async fn within<T>(what: &str, step: impl Future<Output = io::Result<T>>) -> io:
 
 struct Connection<'a> {
     config: &'a Config,
-    upstream: usize,
+    id: ConnectionId,
     events: &'a mpsc::Sender<Event>,
     /// Sent and not acknowledged, oldest first, with the time until which the acknowledgement must come.
     waiting: &'a mut VecDeque<(Parcel, Instant)>,
     /// The same for the parcel that is being written.
     next_late: Instant,
+    begun: Instant,
+    has_taken: bool,
     replies: Replies,
     keepalive: bool,
 }
@@ -174,7 +173,7 @@ impl Connection<'_> {
         let retires = Instant::now() + jittered(MAX_AGE);
         let mut retiring = false;
         loop {
-            if (retiring || parcels.is_closed()) && self.waiting.is_empty() && parcels.is_empty() {
+            if retiring && self.waiting.is_empty() {
                 return Ok(());
             }
             let late = self.waiting.front().map(|(_, late)| *late);
@@ -184,7 +183,11 @@ impl Connection<'_> {
                     self.send(parcel, &mut writer, &mut reader).await?;
                     retiring |= !self.keepalive;
                 }
-                reply = self.replies.next(&mut reader) => self.take_reply(&reply?).await?,
+                reply = self.replies.next(&mut reader) => match reply {
+                    Ok(reply) => self.take_reply(&reply).await?,
+                    Err(error) if self.ends_in_peace(&error) => return Ok(()),
+                    Err(error) => return Err(error),
+                },
                 () = until(late) => return Err(self.too_late()),
                 () = tokio::time::sleep_until(retires), if !retiring => retiring = true,
             }
@@ -197,17 +200,16 @@ impl Connection<'_> {
     /// Writes a parcel, and takes replies meanwhile: a receiver that waits for us to read must not wait for ever.
     async fn send(
         &mut self,
-        mut parcel: Parcel,
+        parcel: Parcel,
         writer: &mut (impl AsyncWrite + Unpin),
         reader: &mut (impl AsyncRead + Unpin),
     ) -> io::Result<()> {
-        parcel.was_sent = true;
         self.next_late = Instant::now() + self.config.ack_timeout;
         let result = self.write(&parcel, writer, reader).await;
         if self.config.ack || result.is_err() {
             self.waiting.push_back((parcel, self.next_late));
         } else {
-            let _ = self.events.send(Event::Acknowledged { upstream: self.upstream, parcel }).await;
+            let _ = self.events.send(Event::Acknowledged(self.id, parcel)).await;
         }
         result
     }
@@ -250,8 +252,16 @@ impl Connection<'_> {
         let late = Instant::now() + self.config.ack_timeout;
         self.waiting.iter_mut().skip(position).for_each(|(_, until)| *until = late);
         self.next_late = late;
-        let _ = self.events.send(Event::Acknowledged { upstream: self.upstream, parcel }).await;
+        self.has_taken = true;
+        let _ = self.events.send(Event::Acknowledged(self.id, parcel)).await;
         Ok(())
+    }
+
+    /// Receivers, and what stands before them, close connections that are idle.
+    fn ends_in_peace(&self, error: &io::Error) -> bool {
+        error.kind() == io::ErrorKind::UnexpectedEof
+            && self.waiting.is_empty()
+            && (self.has_taken || self.begun.elapsed() >= LEAST_AGE)
     }
 
     fn too_late(&self) -> io::Error {

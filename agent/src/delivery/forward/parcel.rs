@@ -1,30 +1,40 @@
 //! What travels: a whole chunk, or a piece of one whose receiver refuses something in it.
 //!
-//! A chunk that fails again and again while others are taken is cut in halves, and the failing half again, until one
-//! record is left. That one is dropped, loudly.
+//! A chunk that is refused again and again while others are taken is cut in halves, and the refused half again, until
+//! one record is left. That one is dropped, loudly.
 
 use std::collections::HashMap;
 use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::delivery::chunk::{Chunk, Compression, RecordMark, new_id};
 
-/// Failures of a whole chunk before it is suspected, and of a single record before it is dropped.
+/// Refusals of a chunk, each with others taken since the one before, until it is cut.
 const PATIENCE: u32 = 5;
-/// Failures of a piece before it is cut further: it is under suspicion already.
+/// Refusals of a piece before it is cut further: it is under suspicion already.
 const PATIENCE_WITH_A_PIECE: u32 = 2;
+/// How long one record alone must have been refused, while others were taken, until it is dropped. A receiver that is
+/// overloaded refuses at random: in this time, with a try every few hundred milliseconds, it takes the record.
+const LAST_DOUBT: Duration = Duration::from_secs(30);
 
 /// What is sent as one message.
 #[derive(Debug)]
 pub(super) struct Parcel {
     content: Content,
-    /// Connections that ended while this was the oldest that they had sent.
-    failures: u32,
-    /// Whether any byte of it has gone out.
-    pub(super) was_sent: bool,
-    /// Acknowledgements of the output when it, or the chunk that it is a piece of, failed for the first time.
-    acknowledged_before: Option<u64>,
+    refusals: Refusals,
+}
+
+/// Connections that ended while a parcel was the oldest that they had sent, and others were taken in between.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refusals {
+    count: u32,
+    first: Option<Instant>,
+    /// Acknowledgements of the output at the newest one.
+    acknowledged: u64,
 }
 
 #[derive(Debug)]
@@ -54,12 +64,7 @@ struct Cut {
 
 impl Parcel {
     pub(super) fn whole(chunk: Chunk) -> Self {
-        Parcel {
-            content: Content::Whole(Box::new(chunk)),
-            failures: 0,
-            was_sent: false,
-            acknowledged_before: None,
-        }
+        Parcel { content: Content::Whole(Box::new(chunk)), refusals: Refusals::default() }
     }
 
     pub(super) fn id(&self) -> &[u8; 16] {
@@ -92,7 +97,7 @@ impl Parcel {
 
     /// Whether something in it may be what its receiver refuses.
     pub(super) fn is_suspect(&self) -> bool {
-        self.failures > 1 || self.is_piece()
+        self.refusals.count > 0 || self.is_piece()
     }
 
     fn is_piece(&self) -> bool {
@@ -119,28 +124,26 @@ impl Parcels {
         }
     }
 
-    /// The parcels of a connection that failed, oldest first; the first is the suspect, if the connection failed
-    /// `after_sending` it. Gives what is to be sent again, the suspect last, so that it is seen whether others fail.
-    pub(super) fn after_failure(&mut self, mut parcels: Vec<Parcel>, after_sending: bool) -> Vec<Parcel> {
-        let Some(first) = parcels.first_mut().filter(|first| after_sending && first.was_sent) else {
-            return parcels;
-        };
-        let acknowledged_before = *first.acknowledged_before.get_or_insert(self.acknowledged);
-        first.failures += 1;
-        let others_were_taken = self.acknowledged > acknowledged_before;
-        let is_last = first.records() == 1;
-        let patience = if first.is_piece() && !is_last { PATIENCE_WITH_A_PIECE } else { PATIENCE };
-        let stays_whole = first.failures < patience || (is_last && !others_were_taken);
-        if first.is_suspect() {
-            let suspect = parcels.remove(0);
-            parcels.extend(if stays_whole { vec![suspect] } else { self.cut(suspect) });
+    /// The connection that had sent this parcel before all others failed without acknowledging it: it is the suspect.
+    /// Gives what is to be sent again.
+    pub(super) fn after_failure(&mut self, mut suspect: Parcel) -> Vec<Parcel> {
+        let refusals = &mut suspect.refusals;
+        let first = *refusals.first.get_or_insert_with(Instant::now);
+        // Only what is refused while others are taken is refused for what is in it.
+        if refusals.count == 0 || self.acknowledged > refusals.acknowledged {
+            refusals.count += 1;
+            refusals.acknowledged = self.acknowledged;
         }
-        parcels
+        let is_convicted = match (suspect.records(), suspect.is_piece()) {
+            (1, _) => suspect.refusals.count >= PATIENCE && first.elapsed() >= LAST_DOUBT,
+            (_, true) => suspect.refusals.count >= PATIENCE_WITH_A_PIECE,
+            (_, false) => suspect.refusals.count >= PATIENCE,
+        };
+        if is_convicted { self.cut(suspect) } else { vec![suspect] }
     }
 
     /// Halves a parcel; one record alone is dropped.
     fn cut(&mut self, parcel: Parcel) -> Vec<Parcel> {
-        let acknowledged_before = parcel.acknowledged_before;
         let (cut, records) = match parcel.content {
             Content::Piece { cut, records, .. } => (cut, records),
             Content::Whole(chunk) => {
@@ -168,14 +171,14 @@ impl Parcels {
         }
         let middle = records.start + records.len() / 2;
         let halves = [records.start..middle, middle..records.end];
-        halves.into_iter().filter_map(|records| self.piece(cut, records, acknowledged_before)).collect()
+        halves.into_iter().filter_map(|records| self.piece(cut, records)).collect()
     }
 
-    fn piece(&self, cut: u64, records: Range<usize>, acknowledged_before: Option<u64>) -> Option<Parcel> {
+    fn piece(&self, cut: u64, records: Range<usize>) -> Option<Parcel> {
         let Cut { chunk, entries, .. } = self.cuts.get(&cut)?;
         let entries = entries.get(bytes_of(&chunk.marks, &records))?.to_vec();
         let content = Content::Piece { cut, id: new_id(), tag: chunk.tag.clone(), records, entries };
-        Some(Parcel { content, failures: 0, was_sent: false, acknowledged_before })
+        Some(Parcel { content, refusals: Refusals::default() })
     }
 
     fn settle_piece(&mut self, cut: u64, records: &Range<usize>, rejected: bool) {

@@ -22,8 +22,10 @@ pub(super) struct Upstreams(Vec<Upstream>);
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) config: config::Upstream,
-    /// To its connection task, while there is one.
+    /// To its newest connection, while that takes parcels.
     pub(super) parcels: Option<mpsc::Sender<Parcel>>,
+    /// The number of its newest connection.
+    pub(super) connection: u64,
     /// Parcels given and not come back.
     pub(super) in_flight: usize,
     health: Health,
@@ -49,6 +51,7 @@ impl Upstreams {
         let upstream = |config: &config::Upstream| Upstream {
             config: config.clone(),
             parcels: None,
+            connection: 0,
             in_flight: 0,
             health: Health::Idle,
             current: 0,
@@ -65,29 +68,36 @@ impl Upstreams {
         self.0.iter().map(|upstream| upstream.in_flight).sum()
     }
 
+    /// Whether a receiver takes parcels, as far as is known.
     pub(super) fn any_up(&self) -> bool {
-        self.0.iter().any(|upstream| upstream.health == Health::Up)
+        self.0.iter().any(|upstream| upstream.is_well())
     }
 
-    /// When the first one that is down may be tried again.
-    pub(super) fn next_retry(&self) -> Option<Instant> {
+    /// Those without a connection that may be tried now: every receiver is kept connected, so that its health is known
+    /// before it is needed.
+    pub(super) fn unconnected(&self, now: Instant) -> Vec<usize> {
+        let unconnected = |upstream: &Upstream| upstream.parcels.is_none() && upstream.may_try(now);
+        (0..self.0.len()).filter(|index| unconnected(&self.0[*index])).collect()
+    }
+
+    /// When the next of those that are down may be tried again.
+    pub(super) fn next_retry(&self, now: Instant) -> Option<Instant> {
         let retries = self.0.iter().filter_map(|upstream| match upstream.health {
-            Health::Down(until) => Some(until),
+            Health::Down(until) if until > now => Some(until),
             _ => None,
         });
         retries.min()
     }
 
     /// The receiver for the next parcel; none while all are down or full. Standbys count only while no other receiver
-    /// may be tried.
+    /// is well.
     pub(super) fn choose(&mut self, now: Instant) -> Option<usize> {
-        let may_try = |upstream: &Upstream| !matches!(upstream.health, Health::Down(until) if until > now);
-        let primary = self.0.iter().any(|upstream| !upstream.config.standby && may_try(upstream));
+        let primary = self.0.iter().any(|upstream| !upstream.config.standby && upstream.is_well());
         let mut total = 0;
         let mut best: Option<usize> = None;
         for index in 0..self.0.len() {
             let upstream = &mut self.0[index];
-            if !may_try(upstream)
+            if !upstream.may_try(now)
                 || (primary && upstream.config.standby)
                 || upstream.in_flight >= upstream.room()
             {
@@ -107,14 +117,23 @@ impl Upstreams {
 // === impl Upstream ===
 
 impl Upstream {
+    /// It has not failed since it took something, or was never tried.
+    fn is_well(&self) -> bool {
+        self.failures == 0
+    }
+
+    fn may_try(&self, now: Instant) -> bool {
+        !matches!(self.health, Health::Down(until) if until > now)
+    }
+
     /// One parcel until it is known to take any.
     fn room(&self) -> usize {
-        if self.health == Health::Up { PIPELINE } else { 1 }
+        if self.health == Health::Up && self.is_well() { PIPELINE } else { 1 }
     }
 
     /// The handshake is done; true when that is news.
     pub(super) fn connected(&mut self) -> bool {
-        let is_news = self.failures > 0 || self.health == Health::Idle;
+        let is_news = self.failures > 0 || self.connection == 1;
         self.health = Health::Up;
         is_news
     }
@@ -176,7 +195,15 @@ mod tests {
         all.get(1).failed(Instant::now());
         assert_eq!(all.choose(Instant::now()), Some(2), "only now the standby");
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_ne!(all.choose(Instant::now()), Some(2), "the others may be tried again");
+        let chosen: std::collections::BTreeSet<_> =
+            (0..40).filter_map(|_| all.choose(Instant::now())).collect();
+        assert_eq!(
+            chosen,
+            [0, 1, 2].into(),
+            "the others are tried, and the standby helps until one has taken something"
+        );
+        all.get(1).acknowledged();
+        assert_eq!((0..40).filter(|_| all.choose(Instant::now()) == Some(2)).count(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -186,11 +213,11 @@ mod tests {
         for _ in 0..40 {
             upstream.failed(Instant::now());
         }
-        assert!(all.next_retry().unwrap() <= Instant::now() + LONGEST_PAUSE * 3 / 2);
+        assert!(all.next_retry(Instant::now()).unwrap() <= Instant::now() + LONGEST_PAUSE * 3 / 2);
         let upstream = all.get(0);
         upstream.acknowledged();
         upstream.failed(Instant::now());
-        assert!(all.next_retry().unwrap() <= Instant::now() + FIRST_PAUSE * 3 / 2);
+        assert!(all.next_retry(Instant::now()).unwrap() <= Instant::now() + FIRST_PAUSE * 3 / 2);
     }
 
     #[test]

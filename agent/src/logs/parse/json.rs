@@ -22,7 +22,7 @@ pub(super) enum Text<'a> {
 }
 
 /// Lifts the keys of an object as they are.
-pub(super) fn lift(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Outcome {
+pub(super) fn lift(text: &str, taken: &[String], sink: &mut impl ValueSink) -> Outcome {
     let mut reader = Reader::new(text);
     let mut level = None;
     let lifted = reader.object(|reader, key| {
@@ -30,7 +30,7 @@ pub(super) fn lift(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Ou
         if level.is_none() && is_level_key(&key) {
             level = reader.peek_str().and_then(Level::parse);
         }
-        sink.key(&field_key(&key, top_level));
+        sink.key(&field_key(&key, taken));
         reader.value(sink)
     });
     match lifted.and_then(|()| reader.end()) {

@@ -20,14 +20,14 @@ pub(super) enum Value<'a> {
 }
 
 /// Lifts the pairs of a line; a word alone is true. A line without any pair is plain text.
-pub(super) fn lift(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Outcome {
+pub(super) fn lift(text: &str, taken: &[String], sink: &mut impl ValueSink) -> Outcome {
     if !text.contains('=') {
         return Outcome::Plain;
     }
     let mut level = None;
     for pair in pairs(text) {
         let Some(pair) = pair else { return Outcome::Invalid };
-        sink.key(&field_key(pair.key, top_level));
+        sink.key(&field_key(pair.key, taken));
         match pair.value {
             None => sink.bool(true),
             Some(value) => {
@@ -41,6 +41,12 @@ pub(super) fn lift(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Ou
     Outcome::Parsed(level)
 }
 
+/// Whether a text is nothing but pairs with values, two or more: one alone is more likely prose.
+pub(super) fn is_whole(text: &str) -> bool {
+    let is_field = |pair: Option<Pair<'_>>| pair.is_some_and(|pair| pair.value.is_some());
+    text.contains('=') && pairs(text).count() > 1 && pairs(text).all(is_field)
+}
+
 /// The pairs of a text; none where it is not logfmt.
 pub(super) fn pairs(text: &str) -> impl Iterator<Item = Option<Pair<'_>>> {
     let mut rest = text.trim();
@@ -48,23 +54,24 @@ pub(super) fn pairs(text: &str) -> impl Iterator<Item = Option<Pair<'_>>> {
         if rest.is_empty() {
             return None;
         }
-        let end = rest.find([' ', '=']).unwrap_or(rest.len());
-        let (key, after) = rest.split_at(end);
-        if key.is_empty() || key.contains('"') {
-            rest = "";
-            return Some(None);
-        }
-        let Some(after) = after.strip_prefix('=') else {
-            rest = after.trim_start();
-            return Some(Some(Pair { key, value: None }));
-        };
-        let Some((value, after)) = value(after) else {
-            rest = "";
-            return Some(None);
-        };
-        rest = after.trim_start();
-        Some(Some(Pair { key, value: Some(value) }))
+        let (pair, after) = pair(rest).map_or((None, ""), |(pair, after)| (Some(pair), after));
+        rest = after;
+        Some(pair)
     })
+}
+
+/// The first pair of a text that begins with one, and what follows it.
+pub(super) fn pair(text: &str) -> Option<(Pair<'_>, &str)> {
+    let end = text.find([' ', '=']).unwrap_or(text.len());
+    let (key, after) = text.split_at(end);
+    if key.is_empty() || key.contains('"') {
+        return None;
+    }
+    let Some(after) = after.strip_prefix('=') else {
+        return Some((Pair { key, value: None }, after.trim_start()));
+    };
+    let (value, after) = value(after)?;
+    Some((Pair { key, value: Some(value) }, after.trim_start()))
 }
 
 fn value(text: &str) -> Option<(Value<'_>, &str)> {

@@ -10,7 +10,7 @@ use super::{Level, Outcome, field_key};
 use crate::logs::encode::ValueSink;
 
 /// Lifts a JSON object: `level` in lower case, the event's `fields` flat, everything else as it is.
-pub(super) fn json(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Outcome {
+pub(super) fn json(text: &str, taken: &[String], sink: &mut impl ValueSink) -> Outcome {
     let mut reader = Reader::new(text);
     let mut level = None;
     let lifted = reader.object(|reader, key| {
@@ -29,11 +29,11 @@ pub(super) fn json(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Ou
             }
             "fields" if reader.is_object() => reader.object(|reader, key| {
                 let key = key.unescaped();
-                let taken = matches!(&*key, "level" | "target" | "span" | "spans" | "timestamp");
-                if taken {
+                let is_ours = matches!(&*key, "level" | "target" | "span" | "spans" | "timestamp");
+                if is_ours {
                     sink.key(&format!("{key}_"))
                 } else {
-                    sink.key(&field_key(&key, top_level))
+                    sink.key(&field_key(&key, taken))
                 }
                 reader.value(sink)
             }),
@@ -42,7 +42,7 @@ pub(super) fn json(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Ou
                 reader.value(sink)
             }
             _ => {
-                sink.key(&field_key(&key, top_level));
+                sink.key(&field_key(&key, taken));
                 reader.value(sink)
             }
         }
@@ -55,11 +55,11 @@ pub(super) fn json(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Ou
 
 /// Lifts a line of text: `[TIME] LEVEL [SPANS:] TARGET: MESSAGE key=value …`, or env_logger's
 /// `[TIME LEVEL TARGET] MESSAGE`. Anything else is plain text.
-pub(super) fn text(text: &str, top_level: bool, sink: &mut impl ValueSink) -> Outcome {
+pub(super) fn text(text: &str, taken: &[String], sink: &mut impl ValueSink) -> Outcome {
     let text = without_ansi(text);
     match head(&text) {
         Some(head) => {
-            head.write(top_level, sink);
+            head.write(taken, sink);
             Outcome::Parsed(Some(head.level))
         }
         None => Outcome::Plain,
@@ -158,7 +158,7 @@ fn closing_brace(text: &str) -> Option<usize> {
 // === impl Head ===
 
 impl Head<'_> {
-    fn write(&self, top_level: bool, sink: &mut impl ValueSink) {
+    fn write(&self, taken: &[String], sink: &mut impl ValueSink) {
         sink.key("level");
         sink.str(self.level.name());
         if let Some(target) = self.target {
@@ -177,11 +177,11 @@ impl Head<'_> {
         sink.key("message");
         sink.str(self.message[..fields_at].trim_end());
         for pair in logfmt::pairs(&self.message[fields_at..]).flatten() {
-            let taken = matches!(pair.key, "level" | "target" | "span" | "spans" | "message");
-            if taken {
+            let is_ours = matches!(pair.key, "level" | "target" | "span" | "spans" | "message");
+            if is_ours {
                 sink.key(&format!("{}_", pair.key))
             } else {
-                sink.key(&field_key(pair.key, top_level))
+                sink.key(&field_key(pair.key, taken))
             }
             pair.value.unwrap_or(Value::Bare("true")).write(sink);
         }
@@ -201,24 +201,22 @@ fn span((name, fields): &(&str, &str), sink: &mut impl ValueSink) {
 
 /// Where the `key=value` pairs at the end of a message begin: the longest tail that is pairs only.
 fn fields_start(message: &str) -> usize {
-    let mut start = message.len();
-    for (at, _) in message
-        .match_indices(' ')
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .chain((!message.is_empty()).then_some((0, "")))
-    {
-        let tail = if at == 0 { message } else { &message[at + 1..] };
-        let whole = logfmt::pairs(tail)
-            .all(|pair| pair.is_some_and(|pair| pair.value.is_some() && is_field_name(pair.key)));
-        if whole {
-            start = message.len() - tail.len();
-        } else if !message[at..].contains('"') {
-            break;
-        }
+    let mut start = None;
+    let mut rest = message;
+    while !rest.is_empty() {
+        let field = logfmt::pair(rest).filter(|(pair, _)| pair.value.is_some() && is_field_name(pair.key));
+        rest = match field {
+            Some((_, after)) => {
+                start.get_or_insert(message.len() - rest.len());
+                after
+            }
+            None => {
+                start = None;
+                rest.split_once(' ').map_or("", |(_, after)| after)
+            }
+        };
     }
-    start
+    start.unwrap_or(message.len())
 }
 
 fn is_field_name(key: &str) -> bool {

@@ -1,0 +1,156 @@
+//! The files of one container: which of them are known, which are new, and where each output begins in those.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::DirEntryExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use super::Tree;
+use crate::config::ReadFrom;
+use crate::logs::container::Container;
+use crate::logs::generation::{Generation, IDENTITY_BYTES, Opened};
+use crate::logs::layout::LogName;
+use crate::logs::source::Source;
+use crate::logs::start;
+
+impl Tree {
+    /// Brings the list of generations up to date with what the directory holds; says what could not be opened.
+    pub(super) fn update_generations(
+        &mut self,
+        container: &Arc<Container>,
+        files: Vec<(LogName, u64, PathBuf)>,
+    ) -> Option<String> {
+        let mut problem = None;
+        let mut generations = container.generations();
+        let known = generations.len();
+        let mut listed = vec![false; known];
+        for (name, inode, path) in files {
+            let mut found = find(&generations, &name, inode);
+            if found.is_none() {
+                match self.open(container, &name, &path) {
+                    Ok(opened) => {
+                        found = same_file(&generations, &opened);
+                        if found.is_none() {
+                            self.set_start(&opened);
+                            generations.push(Arc::new(opened));
+                        }
+                    }
+                    Err(error) => {
+                        self.incomplete = true;
+                        if error.kind() != io::ErrorKind::NotFound {
+                            problem = Some(format!("cannot open {}: {error}", path.display()));
+                        }
+                    }
+                }
+            }
+            if let Some(index) = found {
+                generations[index].seen_as(name, path);
+                if let Some(listed) = listed.get_mut(index) {
+                    *listed = true;
+                }
+            }
+        }
+        let gone = generations.iter().zip(listed).filter(|(_, listed)| !listed);
+        gone.for_each(|(generation, _)| generation.seen_gone());
+        // Merged, not replaced: meanwhile the reader may have put another in the place of a truncated one.
+        container.update(|list| {
+            list.extend(generations.drain(known..));
+            list.sort_by_cached_key(|generation| generation.name());
+            list.retain(|one| one.is_listed() || one.source().is_some() || one.backlog() > 0);
+        });
+        problem
+    }
+
+    fn open(&self, container: &Container, name: &LogName, path: &Path) -> io::Result<Generation> {
+        let root = self.root.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let opened = root.open_log(path)?;
+        let source = if name.gzip { Source::gzip(opened.file) } else { Source::plain(opened.file) };
+        let generation = Generation::new(
+            Opened {
+                container: container.path.clone(),
+                namespace_account: container.namespace_account.clone(),
+                inode: opened.inode,
+                name: name.clone(),
+                path: path.to_owned(),
+                source: Arc::new(source),
+            },
+            self.discovery.config.logs.outputs.len(),
+        );
+        if let Some(source) = generation.source() {
+            let mut start = [0; IDENTITY_BYTES];
+            let read = source.read_at(&mut start, 0)?;
+            generation.identify(&start[..read]);
+            generation.refresh();
+        }
+        Ok(generation)
+    }
+
+    /// Where each output begins: where the last run left off, else as `read_from` says for files that an output finds
+    /// at its first start, else at the first byte.
+    pub(super) fn set_start(&self, generation: &Generation) {
+        let mut all_saved = self.discovery.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        let saved = all_saved.take(generation);
+        for (index, output) in self.discovery.config.logs.outputs.iter().enumerate() {
+            let offset = match saved.as_ref().and_then(|saved| saved.offset(&output.name)) {
+                Some(offset) => offset,
+                None if self.first_scan && !all_saved.knows_output(&output.name) => {
+                    match self.discovery.config.logs.read_from {
+                        ReadFrom::Beginning => 0,
+                        ReadFrom::End => start::at_end(generation),
+                        ReadFrom::Since(age) => start::since(generation, age),
+                    }
+                }
+                None => 0,
+            };
+            generation.resume(index, offset);
+        }
+        if let Some(saved) = saved {
+            let names: Vec<&str> =
+                self.discovery.config.logs.outputs.iter().map(|output| output.name.as_str()).collect();
+            generation.set_unknown(saved.unknown_to(&names));
+        }
+    }
+}
+
+/// The generation that a directory entry is: by inode while it is open (then the inode cannot be used again), by name
+/// when it is closed, or by its time stamp when the kubelet has compressed it.
+fn find(generations: &[Arc<Generation>], name: &LogName, inode: u64) -> Option<usize> {
+    generations.iter().position(|generation| {
+        let known = generation.name();
+        let same_inode = generation.inode.1 == inode && (generation.source().is_some() || known == *name);
+        let compressed =
+            name.gzip && known.restart == name.restart && known.stamp.is_some() && known.stamp == name.stamp;
+        same_inode || compressed
+    })
+}
+
+/// The generation that a newly opened file is after all: reached through a link, or compressed under a name that was
+/// never seen.
+fn same_file(generations: &[Arc<Generation>], opened: &Generation) -> Option<usize> {
+    generations.iter().position(|generation| {
+        let same_line = generation.identity() == opened.identity();
+        let same_inode = generation.inode == opened.inode && (generation.source().is_some() || same_line);
+        let same_content = opened.identity().is_some()
+            && generation.identity() == opened.identity()
+            && generation.restart == opened.restart;
+        same_inode || (same_content && opened.name().gzip)
+    })
+}
+
+pub(super) fn directories(path: &Path) -> io::Result<Vec<OsString>> {
+    let entries = std::fs::read_dir(path)?.filter_map(Result::ok);
+    Ok(entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.file_name())
+        .collect())
+}
+
+pub(super) fn list_logs(directory: &Path) -> io::Result<Vec<(LogName, u64, PathBuf)>> {
+    let mut files: Vec<_> = std::fs::read_dir(directory)?
+        .filter_map(Result::ok)
+        .filter_map(|entry| Some((LogName::parse(entry.file_name().to_str()?)?, entry.ino(), entry.path())))
+        .collect();
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,167 @@
+//! One container as its reader sees it: its files, and each output's place in them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::account::DropReason;
+use crate::logs::container::Container;
+use crate::logs::cursor::Cursor;
+use crate::logs::generation::Generation;
+use crate::logs::lane::Lane;
+use crate::logs::settings::{Settings, Takes};
+
+/// How long after a rotation nobody writes the older files any more: between the kubelet's rename and the runtime's
+/// reopening, lines still go into the renamed file.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// A container that a reader has.
+pub(super) struct Tail {
+    pub(super) container: Arc<Container>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) generations: Vec<Arc<Generation>>,
+    /// By output.
+    pub(super) cursors: Vec<Cursor>,
+    /// Outputs that have found nothing new in their last pass.
+    pub(super) quiet: Vec<bool>,
+    /// When the newest generation was first seen.
+    newest_since: Instant,
+    /// Armed: the kernel wakes the reader at the next write.
+    pub(super) watch: Option<i32>,
+}
+
+// === impl Tail ===
+
+impl Tail {
+    pub(super) fn new(container: Arc<Container>, outputs: usize) -> Self {
+        Tail {
+            settings: container.settings(),
+            container,
+            generations: Vec::new(),
+            cursors: (0..outputs).map(|_| Cursor::default()).collect(),
+            quiet: vec![false; outputs],
+            newest_since: Instant::now(),
+            watch: None,
+        }
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.container.path.namespace
+    }
+
+    pub(super) fn takes(&self, output: usize) -> bool {
+        self.settings.collect == Takes::Yes && self.settings.outputs[output].0 == Takes::Yes
+    }
+
+    /// Whether it is visited in every sweep.
+    pub(super) fn is_active(&self) -> bool {
+        self.watch.is_none() && (0..self.quiet.len()).any(|output| self.takes(output))
+    }
+
+    /// An output that waits for metadata has a backlog; one that never takes the lines has none.
+    pub(super) fn set_generations(&mut self, generations: Vec<Arc<Generation>>) {
+        let newest = |list: &[Arc<Generation>]| list.last().map(Arc::as_ptr);
+        if newest(&generations) != newest(&self.generations) {
+            self.newest_since = Instant::now();
+        }
+        self.generations = generations;
+        let refused = |takes: &Takes| matches!(takes, Takes::No(_));
+        for (output, (takes, _)) in self.settings.outputs.iter().enumerate() {
+            let taken = !refused(&self.settings.collect) && !refused(takes);
+            self.generations.iter().for_each(|generation| generation.set_taken(output, taken));
+        }
+    }
+
+    pub(super) fn activate(&mut self) {
+        self.watch = None;
+        self.quiet.fill(false);
+    }
+
+    /// Whether nobody writes the older files any more.
+    pub(super) fn is_settled(&self, now: Instant) -> bool {
+        now.duration_since(self.newest_since) >= LINGER
+    }
+
+    /// Bytes that an output has read for the first time since the last call.
+    pub(super) fn count_read(&self, output: usize) -> u64 {
+        self.generations.iter().map(|generation| generation.count_read(output)).sum()
+    }
+
+    /// Whether no output has anything to do here until the next write.
+    pub(super) fn is_quiet(&self) -> bool {
+        let done =
+            |output: usize| !self.takes(output) || (self.quiet[output] && !self.cursors[output].is_open());
+        let lingering = self.generations.len() > 1
+            && self.generations.iter().rev().skip(1).any(|old| old.source().is_some());
+        (0..self.quiet.len()).all(done) && !lingering
+    }
+
+    /// A file that is shorter than it was has been truncated: what follows is another generation.
+    pub(super) fn restart_truncated(&mut self, lanes: &mut [Lane]) {
+        let Some(newest) = self.generations.last().filter(|newest| newest.identity().is_some()) else {
+            return;
+        };
+        let Some(source) = newest.source().filter(|source| !source.is_gzip()) else { return };
+        if source.stat().is_ok_and(|(size, _)| size >= newest.size()) {
+            return;
+        }
+        tracing::info!(path = %newest.path().display(), "a log file was truncated; reading it from its start");
+        let old = newest.clone();
+        for (cursor, lane) in self.cursors.iter_mut().zip(lanes.iter_mut()) {
+            for open in cursor.abandon(&old) {
+                lane.drop_bytes(&old, DropReason::LostUnlinked, 1, open.source);
+            }
+        }
+        drop_unread(&old, lanes, DropReason::LostUnlinked);
+        let new = Arc::new(old.restarted());
+        (0..self.cursors.len()).for_each(|output| new.set_taken(output, old.is_taken(output)));
+        self.container.update(|generations| {
+            generations.retain(|generation| !Arc::ptr_eq(generation, &old));
+            generations.push(new.clone());
+        });
+        self.set_generations(self.container.generations());
+    }
+
+    /// Drops what is unread of files that discovery has given up.
+    pub(super) fn drop_given_up(&mut self, lanes: &mut [Lane]) {
+        for generation in &self.generations {
+            if generation.is_given_up() && generation.source().is_some() {
+                for (cursor, lane) in self.cursors.iter_mut().zip(lanes.iter_mut()) {
+                    for open in cursor.abandon(generation) {
+                        lane.drop_bytes(generation, DropReason::HeldDeleted, 1, open.source);
+                    }
+                }
+                drop_unread(generation, lanes, DropReason::HeldDeleted);
+                generation.close();
+            }
+        }
+    }
+
+    /// Closes old files that every receiver has acknowledged, once nobody can be writing them any more. Not sooner: a
+    /// chunk that is given back unsent is read again.
+    pub(super) fn close_read(&mut self, now: Instant) {
+        let (gone, settled) = (self.container.is_gone(), self.is_settled(now));
+        let newest = self.generations.len().saturating_sub(1);
+        for (index, generation) in self.generations.iter().enumerate() {
+            let Some(source) = generation.source() else { continue };
+            let is_complete = (index < newest || gone) && (source.is_gzip() || settled);
+            if is_complete
+                && generation.is_acknowledged()
+                && generation.refresh().is_some()
+                && generation.is_acknowledged()
+            {
+                generation.close();
+            }
+        }
+    }
+}
+
+/// Counts what no output will ever read of a file, and moves every output to its end.
+fn drop_unread(generation: &Arc<Generation>, lanes: &mut [Lane], reason: DropReason) {
+    for lane in lanes.iter_mut().filter(|lane| generation.is_taken(lane.output)) {
+        let unread = generation.size().saturating_sub(generation.read(lane.output));
+        generation.set_read(lane.output, generation.size());
+        lane.account.read(generation.count_read(lane.output));
+        lane.drop_bytes(generation, reason, 0, unread);
+        lane.advance(generation, generation.size());
+    }
+}

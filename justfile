@@ -1,0 +1,38 @@
+# Recipes for developers; `just --list` shows them. Needs just, and what tests/README.md names for each.
+
+# What must pass before a commit: format, lints, dependencies, documentation, tests
+check: fmt clippy deny doc test
+
+fmt:
+    cargo fmt --all --check
+
+clippy:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Without advisories: their database must be fetched. `cargo deny check advisories` does that
+deny:
+    cargo deny --locked check bans licenses sources
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+test:
+    cargo test --workspace --locked
+
+# A real Kubernetes for the tests: `just cluster up`, `just cluster test`, `just cluster down` (as root)
+cluster action:
+    {{ if action == "test" { "tests/cluster/cluster enter cargo test -p sidelight-agent --test system -- --ignored real_kubernetes --test-threads=1" } else { "tests/cluster/cluster " + action } }}
+
+# The Forward output against receivers of other projects
+receivers:
+    tests/receivers/build
+    cargo test -p sidelight-agent --test system -- --ignored real_receivers
+
+# CPU time and memory against the floor; arguments as `--records 200000 --rounds 1`
+bench *arguments:
+    cargo build --release --locked
+    cargo run --release --locked -p sidelight-tests --bin bench -- {{ arguments }}
+
+# The pipeline on an embedded node
+demo *arguments:
+    cargo run --release --bin sidelight -- demo {{ arguments }}

@@ -170,6 +170,8 @@ async fn run_pipelines(
     let mut config = Arc::new(start.config);
     let mut pipeline = Pipeline::start(config.clone(), parts, saver.data_dir.load(), Vec::new())?;
     let mut tick = tokio::time::interval(TICK);
+    // Two looks in a row would take for a state that stays what is only a moment.
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let reload = tokio::select! {
             order = orders.next() => match order {

@@ -141,8 +141,17 @@ impl Pipeline {
             let known: u64 = output.lanes.iter().map(|lane| lane.bytes_in_flight()).sum();
             let difference = counted.abs_diff(i64::try_from(known).unwrap_or(i64::MAX));
             let state = (account.bytes_read(), counted, known, difference);
-            let same = self.unaccounted.insert(index, state) == Some(state);
-            health.set_unaccounted(&output.name, if same { difference } else { 0 });
+            let stays = self.unaccounted.insert(index, state) == Some(state);
+            if stays && difference > 0 {
+                tracing::error!(
+                    output = output.name,
+                    counted,
+                    known,
+                    read = account.bytes_read(),
+                    "bytes are in no counter, or in two; please report this"
+                );
+            }
+            health.set_unaccounted(&output.name, if stays { difference } else { 0 });
         }
     }
 

@@ -228,6 +228,7 @@ impl DiscoveryThread {
             metrics: parts.metrics.clone(),
             wake: wake.clone(),
             stop: stop.clone(),
+            heartbeat: parts.health.heartbeats().register("discovery"),
             own_pod: OWN_POD.iter().filter_map(|name| std::env::var(name).ok()).collect(),
         };
         let (health, view) = (parts.health.clone(), view.clone());

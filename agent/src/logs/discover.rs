@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use sidelight_runtime::progress::Heartbeat;
+
 use crate::checkpoint::account::Accounts;
 use crate::checkpoint::store::Saved;
 use crate::cluster::Store;
@@ -55,6 +57,8 @@ pub struct Discovery {
     pub stop: Arc<AtomicBool>,
     /// Names and UIDs of the pod this process runs in.
     pub own_pod: Vec<String>,
+    /// Says that it is alive.
+    pub heartbeat: Arc<Heartbeat>,
 }
 
 /// The tree as last listed.
@@ -105,6 +109,7 @@ impl Discovery {
             root_missing: false,
             incomplete: false,
         };
+        tree.discovery.heartbeat.busy();
         tree.adopt(containers);
         tree.rescan();
         let mut scanned = Some(scanned);
@@ -121,7 +126,9 @@ impl Discovery {
             if holds_deleted || tree.awaits_metadata() {
                 timeout = timeout.min(Duration::from_millis(200));
             }
+            tree.discovery.heartbeat.idle();
             wait(tree.watcher.descriptor().into_iter().chain([tree.discovery.wake.as_fd()]), Some(timeout));
+            tree.discovery.heartbeat.busy();
             tree.discovery.wake.take();
             let overflow = tree.follow_changes();
             if overflow || rescanned.elapsed() >= rescan {
@@ -242,6 +249,7 @@ impl Tree {
     }
 
     fn scan_pod(&mut self, pod: &OsString) {
+        self.discovery.heartbeat.beat();
         let directory = self.discovery.config.logs.root.join(pod);
         self.watch(&directory, Watched::Pod(pod.clone()));
         let present = self.containers_in(&directory);

@@ -12,14 +12,16 @@ use flate2::read::MultiGzDecoder;
 #[derive(Debug)]
 pub struct Source {
     file: File,
-    gzip: Option<Mutex<Inflater>>,
+    gzip: Option<Mutex<Vec<Inflater>>>,
 }
 
-/// Inflates front to back; going back starts again. A file that the kubelet has compressed is at most
-/// `containerLogMaxSize`, and only a record that stays open over two windows goes back.
+/// Inflaters of one file at most: as many outputs read it on without inflating it from its start again and again.
+const MAX_INFLATERS: usize = 4;
+
+/// Inflates front to back.
 #[derive(Debug)]
 struct Inflater {
-    decoder: Option<MultiGzDecoder<FromStart>>,
+    decoder: MultiGzDecoder<FromStart>,
     offset: u64,
 }
 
@@ -40,7 +42,7 @@ impl Source {
 
     /// A gzip file.
     pub fn gzip(file: File) -> Self {
-        Source { file, gzip: Some(Mutex::new(Inflater { decoder: None, offset: 0 })) }
+        Source { file, gzip: Some(Mutex::default()) }
     }
 
     /// Whether the file is compressed: it will not grow.
@@ -54,9 +56,18 @@ impl Source {
     /// The system's, or the inflater's for a damaged gzip file.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         // A short read of a regular file is its end: no second call to see it.
-        let Some(inflater) = &self.gzip else { return self.file.read_at(buffer, offset) };
-        let mut inflater = inflater.lock().unwrap_or_else(PoisonError::into_inner);
-        inflater.read_at(&self.file, buffer, offset)
+        let Some(inflaters) = &self.gzip else { return self.file.read_at(buffer, offset) };
+        let mut inflaters = inflaters.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = inflaters.iter().enumerate().filter(|(_, inflater)| inflater.offset <= offset);
+        let mut inflater = match before.max_by_key(|(_, inflater)| inflater.offset).map(|(index, _)| index) {
+            Some(nearest) => inflaters.remove(nearest),
+            None => Inflater::new(&self.file)?,
+        };
+        // One that fails does not come back: where it stands is not known any more.
+        let read = inflater.read_at(buffer, offset)?;
+        inflaters.truncate(MAX_INFLATERS - 1);
+        inflaters.insert(0, inflater);
+        Ok(read)
     }
 
     /// Size and number of links. A gzip file's size is what its trailer says (RFC 1952, ISIZE): exact for the one
@@ -85,31 +96,24 @@ impl AsFd for Source {
 // === impl Inflater ===
 
 impl Inflater {
-    fn read_at(&mut self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        if self.decoder.is_none() || self.offset > offset {
-            self.decoder = Some(MultiGzDecoder::new(FromStart { file: file.try_clone()?, offset: 0 }));
-            self.offset = 0;
-        }
-        let Some(decoder) = &mut self.decoder else { return Ok(0) };
-        let skipped = io::copy(&mut decoder.by_ref().take(offset - self.offset), &mut io::sink());
-        let Ok(skipped) = skipped else {
-            self.decoder = None;
-            return skipped.map(|_| 0);
-        };
-        self.offset += skipped;
+    fn new(file: &File) -> io::Result<Self> {
+        let from_start = FromStart { file: file.try_clone()?, offset: 0 };
+        Ok(Inflater { decoder: MultiGzDecoder::new(from_start), offset: 0 })
+    }
+
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.offset += io::copy(&mut self.decoder.by_ref().take(offset - self.offset), &mut io::sink())?;
         if self.offset < offset {
             return Ok(0);
         }
         let mut read = 0;
         while read < buffer.len() {
-            match decoder.read(&mut buffer[read..]) {
+            match self.decoder.read(&mut buffer[read..]) {
                 Ok(0) => break,
                 Ok(more) => read += more,
-                Err(error) => {
-                    // Where the decoder stands is not known any more. What came before is good.
-                    self.decoder = None;
-                    return if read > 0 { Ok(read) } else { Err(error) };
-                }
+                // What came before the damage is good; the next call will meet it.
+                Err(_) if read > 0 => break,
+                Err(error) => return Err(error),
             }
         }
         self.offset += read as u64;

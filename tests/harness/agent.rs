@@ -5,49 +5,82 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::eventually;
+use crate::{PATIENCE, eventually};
+
+/// The agent looks once a second whether its own account is balanced, and shows only a difference that stays.
+const TWO_LOOKS: Duration = Duration::from_millis(2_200);
 
 /// A running agent. It is killed when this goes.
 pub struct Agent {
     child: Child,
-    log: Arc<Mutex<String>>,
+    log: Collected,
+    stdout: Collected,
+}
+
+/// What has come out of a pipe so far.
+struct Collected {
+    text: Arc<Mutex<String>>,
+    thread: JoinHandle<()>,
 }
 
 // === impl Agent ===
 
 impl Agent {
-    /// Starts `binary` with this configuration, written to `directory`; `admin` listeners take free ports.
+    /// Starts `binary` with this configuration, written to `directory`, and waits for its admin listeners.
     pub fn start(binary: &str, directory: &Path, config: &str) -> Self {
-        let file = directory.join("sidelight.yaml");
-        std::fs::write(&file, config).unwrap();
-        let mut child = Command::new(binary)
-            .args(["agent", "--config", file.to_str().unwrap(), "--grace-period", "20s"])
-            .env("RUST_LOG", "info")
-            .env("RUST_BACKTRACE", "1")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
-        let (stderr, sink) = (child.stderr.take().unwrap(), log.clone());
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut sink = sink.lock().unwrap();
-                sink.push_str(&line);
-                sink.push('\n');
-            }
-        });
-        let agent = Agent { child, log };
+        Self::start_with_grace(binary, directory, config, "20s")
+    }
+
+    /// The same with another grace period.
+    pub fn start_with_grace(binary: &str, directory: &Path, config: &str, grace_period: &str) -> Self {
+        let agent = Self::spawn(binary, directory, config, grace_period);
         eventually("the agent's admin servers", || agent.address("listen=").is_some());
         agent
     }
 
+    /// Runs one that is to end by itself: its exit code and what it has logged.
+    pub fn run(binary: &str, directory: &Path, config: &str) -> (i32, String) {
+        let mut agent = Self::spawn(binary, directory, config, "20s");
+        let code = agent.wait();
+        eventually("the end of its log", || agent.log.thread.is_finished());
+        (code, agent.log())
+    }
+
+    fn spawn(binary: &str, directory: &Path, config: &str, grace_period: &str) -> Self {
+        let file = directory.join("sidelight.yaml");
+        std::fs::write(&file, config).unwrap();
+        let mut child = Command::new(binary)
+            .args(["agent", "--config", file.to_str().unwrap(), "--grace-period", grace_period])
+            .env("RUST_LOG", "info")
+            .env("RUST_BACKTRACE", "1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Collected::from(child.stderr.take().unwrap());
+        let stdout = Collected::from(child.stdout.take().unwrap());
+        Agent { child, log, stdout }
+    }
+
+    /// Replaces its configuration file, whole and at once; it is for the agent to notice.
+    pub fn reconfigure(&self, directory: &Path, config: &str) {
+        std::fs::write(directory.join("sidelight.yaml.new"), config).unwrap();
+        std::fs::rename(directory.join("sidelight.yaml.new"), directory.join("sidelight.yaml")).unwrap();
+    }
+
+    /// What it has written to its standard output so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.text.lock().unwrap().clone()
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.log.text.lock().unwrap().clone()
     }
 
     fn address(&self, key: &str) -> Option<String> {
@@ -79,6 +112,18 @@ impl Agent {
         lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
+    /// What the API tells of an output.
+    pub fn output(&self, name: &str) -> Value {
+        let outputs = self.api("/api/v1/outputs");
+        let outputs = outputs["outputs"].as_array().cloned().unwrap_or_default();
+        outputs.into_iter().find(|output| output["name"] == name).unwrap_or_default()
+    }
+
+    /// What `explain` says of a pod's only container.
+    pub fn explain(&self, pod: &str) -> Value {
+        self.api(&format!("/api/v1/explain?pod={pod}"))["logs"][0].take()
+    }
+
     /// Waits until every byte that was read is delivered or dropped, then checks that the account is balanced.
     pub fn settle(&self) {
         let is_settled = |output: &Value| output["in_flight"] == 0 && output["lag_bytes"] == 0;
@@ -87,12 +132,20 @@ impl Agent {
             let outputs = outputs();
             !outputs.is_empty() && outputs.iter().all(is_settled)
         });
-        for output in ["sidelight_log_source_bytes_unaccounted", "sidelight_log_source_bytes_in_flight"] {
-            assert_eq!(self.metric(output), 0.0, "{output}\n{}", self.log());
-        }
-        let ended = self.metric("sidelight_log_source_bytes_delivered_total")
-            + self.metric("sidelight_log_source_bytes_dropped_total");
-        assert_eq!(self.metric("sidelight_log_source_bytes_read_total"), ended, "read = delivered + dropped");
+        assert_eq!(self.metric("sidelight_log_source_bytes_in_flight"), 0.0, "{}", self.log());
+        self.assert_balanced();
+    }
+
+    /// Checks that every byte that was read is in one counter, by the agent's own reckoning and by ours. Nothing may move
+    /// meanwhile.
+    pub fn assert_balanced(&self) {
+        std::thread::sleep(TWO_LOOKS);
+        assert_eq!(self.metric("sidelight_log_source_bytes_unaccounted"), 0.0, "{}", self.log());
+        let counted = self.metric("sidelight_log_source_bytes_delivered_total")
+            + self.metric("sidelight_log_source_bytes_dropped_total")
+            + self.metric("sidelight_log_source_bytes_in_flight");
+        let read = self.metric("sidelight_log_source_bytes_read_total");
+        assert_eq!(read, counted, "read = delivered + dropped + in flight");
     }
 
     /// kill -9.
@@ -104,7 +157,19 @@ impl Agent {
     /// SIGTERM; its exit code.
     pub fn stop(mut self) -> i32 {
         self.signal("TERM");
-        self.child.wait().unwrap().code().unwrap_or(-1)
+        self.wait()
+    }
+
+    /// Its exit code once it has ended, -1 if by a signal. One that does not end is a failed test.
+    fn wait(&mut self) -> i32 {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(begun.elapsed() < PATIENCE, "the agent does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Sends a signal by name.
@@ -121,18 +186,43 @@ impl Agent {
 }
 
 impl Drop for Agent {
+    /// What it has told goes to the output of the test, which is shown when the test fails.
+    #[allow(clippy::print_stderr, reason = "the test runner keeps it")]
     fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(address) = self.address("api=")
+        {
+            for path in ["/api/v1/outputs", "/api/v1/files"] {
+                eprintln!("{path}: {}", get(&address, path).1);
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            std::io::stderr().write_all(self.log().as_bytes()).unwrap();
-        }
+        eprintln!("the agent's log:\n{}", self.log());
+    }
+}
+
+// === impl Collected ===
+
+impl Collected {
+    /// Line by line, for as long as the pipe gives any.
+    fn from(pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let sink = text.clone();
+        let thread = std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                let mut sink = sink.lock().unwrap();
+                sink.push_str(&line);
+                sink.push('\n');
+            }
+        });
+        Collected { text, thread }
     }
 }
 
 fn get(address: &str, path: &str) -> (u16, String) {
     let Ok(mut stream) = TcpStream::connect(address) else { return (0, String::new()) };
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n").unwrap();
+    let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);

@@ -1,5 +1,8 @@
 //! A strict Forward receiver: it checks every message, counts every record, and can be unkind.
 
+mod message;
+mod security;
+
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,6 +12,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rmpv::Value;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use message::{check, is_undamaged, sequence};
+pub use security::Security;
+use security::{Handshake, Verdict};
 
 /// One record that arrived.
 #[derive(Clone, Debug)]
@@ -34,6 +42,10 @@ pub struct Faults {
     pub stall: AtomicBool,
     /// A message with this text in it is refused: the connection is closed without an acknowledgement.
     pub refuse: Mutex<Option<String>>,
+    /// So many acknowledgements name a chunk that was never sent.
+    pub foreign_acks: AtomicU64,
+    /// What it says arrives byte by byte.
+    pub dribbles: AtomicBool,
 }
 
 /// The server. Its port stays the same over `stop` and `start`.
@@ -46,10 +58,21 @@ pub struct ForwardServer {
 #[derive(Default)]
 struct Shared {
     faults: Faults,
-    received: Mutex<Vec<Received>>,
+    security: Mutex<Option<Security>>,
+    tls: Option<Arc<ServerConfig>>,
+    /// Clients do not ask for acknowledgements.
+    without_acks: bool,
+    received: Mutex<Arrivals>,
     violations: Mutex<Vec<String>>,
     connections: Mutex<Vec<TcpStream>>,
     stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Arrivals {
+    records: Vec<Received>,
+    /// How often each sequence number arrived, by writer: counted as they come, for those who wait for them.
+    sequences: BTreeMap<String, BTreeMap<u64, u64>>,
 }
 
 // === impl ForwardServer ===
@@ -57,10 +80,34 @@ struct Shared {
 impl ForwardServer {
     /// Listens on a free port of the loopback interface.
     pub fn start() -> Self {
-        let mut server =
-            ForwardServer { address: "127.0.0.1:0".parse().unwrap(), shared: Arc::default(), thread: None };
+        Self::with(Shared::default())
+    }
+
+    /// The same with a `<security>` section.
+    pub fn secured(security: Security) -> Self {
+        Self::with(Shared { security: Mutex::new(Some(security)), ..Shared::default() })
+    }
+
+    /// The same behind TLS.
+    pub fn encrypted(tls: Arc<ServerConfig>) -> Self {
+        Self::with(Shared { tls: Some(tls), ..Shared::default() })
+    }
+
+    /// The same for clients with `ack: false`: that one asks for an acknowledgement is wrong here.
+    pub fn without_acks() -> Self {
+        Self::with(Shared { without_acks: true, ..Shared::default() })
+    }
+
+    fn with(shared: Shared) -> Self {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let mut server = ForwardServer { address, shared: Arc::new(shared), thread: None };
         server.listen();
         server
+    }
+
+    /// Puts another `<security>` section in force, for connections that come from now on.
+    pub fn set_security(&self, security: Security) {
+        *self.shared.security.lock().unwrap() = Some(security);
     }
 
     /// Listens again on the same port.
@@ -108,40 +155,31 @@ impl ForwardServer {
 
     /// Everything that arrived, in order.
     pub fn received(&self) -> Vec<Received> {
-        self.shared.received.lock().unwrap().clone()
+        self.shared.received.lock().unwrap().records.clone()
     }
 
     /// How often each sequence number arrived, by writer.
     pub fn sequences(&self) -> BTreeMap<String, BTreeMap<u64, u64>> {
-        let mut sequences: BTreeMap<String, BTreeMap<u64, u64>> = BTreeMap::new();
-        for received in self.shared.received.lock().unwrap().iter() {
-            if let Some((writer, number)) = sequence(&received.record) {
-                *sequences.entry(writer).or_default().entry(number).or_default() += 1;
-            }
-        }
-        sequences
+        self.shared.received.lock().unwrap().sequences.clone()
+    }
+
+    /// The raw texts of all records, in the order of their arrival.
+    pub fn texts(&self) -> Vec<String> {
+        self.received()
+            .iter()
+            .filter_map(|received| Some(received.record["log"].as_str()?.to_owned()))
+            .collect()
     }
 
     /// How many different lines of a writer have arrived.
     pub fn count(&self, writer: &str) -> u64 {
-        self.sequences().get(writer).map_or(0, |lines| lines.len() as u64)
+        self.shared.received.lock().unwrap().sequences.get(writer).map_or(0, |lines| lines.len() as u64)
     }
 
-    /// Checks that exactly the lines 0 to `lines` of a writer have arrived, and gives how many came more than once.
+    /// Checks that exactly the lines 0 to `lines` of a writer have arrived, all undamaged, and gives how many came more
+    /// than once.
     pub fn assert_complete(&self, writer: &str, lines: u64) -> u64 {
-        self.assert_clean();
-        let sequences = self.sequences();
-        let empty = BTreeMap::new();
-        let arrived = sequences.get(writer).unwrap_or(&empty);
-        let missing: Vec<u64> = (0..lines).filter(|number| !arrived.contains_key(number)).collect();
-        assert!(
-            missing.is_empty(),
-            "{} of {lines} lines of {writer} are lost: {:?} …",
-            missing.len(),
-            &missing[..missing.len().min(10)]
-        );
-        assert_eq!(arrived.len() as u64, lines, "lines of {writer} that were never written");
-        arrived.values().map(|times| times - 1).sum()
+        assert_complete(&[self], writer, lines)
     }
 
     /// Checks that no message was wrong.
@@ -157,16 +195,59 @@ impl Drop for ForwardServer {
     }
 }
 
+/// Checks that exactly the lines 0 to `lines` of a writer have arrived at these servers together, all undamaged, and
+/// gives how many came more than once.
+pub fn assert_complete(servers: &[&ForwardServer], writer: &str, lines: u64) -> u64 {
+    let mut arrived: BTreeMap<u64, u64> = BTreeMap::new();
+    for server in servers {
+        server.assert_clean();
+        for received in &server.shared.received.lock().unwrap().records {
+            let Some((_, number)) = sequence(&received.record).filter(|(of, _)| of == writer) else {
+                continue;
+            };
+            assert!(
+                is_undamaged(&received.record),
+                "line {number} of {writer} is damaged: {}",
+                received.record
+            );
+            *arrived.entry(number).or_default() += 1;
+        }
+    }
+    let missing: Vec<u64> = (0..lines).filter(|number| !arrived.contains_key(number)).collect();
+    assert!(
+        missing.is_empty(),
+        "{} of {lines} lines of {writer} are lost: {:?} …",
+        missing.len(),
+        &missing[..missing.len().min(10)]
+    );
+    assert_eq!(arrived.len() as u64, lines, "lines of {writer} that were never written");
+    arrived.values().map(|times| times - 1).sum()
+}
+
 fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
-    let mut reader = BufReader::with_capacity(64 << 10, Gate { stream, shared });
+    stream.set_nodelay(true)?;
+    let socket: Box<dyn Socket> = match &shared.tls {
+        None => Box::new(stream.try_clone()?),
+        Some(config) => {
+            let connection = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+            Box::new(StreamOwned::new(connection, stream.try_clone()?))
+        }
+    };
+    let mut gate = BufReader::with_capacity(64 << 10, Gate { socket, shared });
+    let security = shared.security.lock().unwrap().clone();
+    if let Some(security) = &security {
+        shake(&mut gate, security)?;
+    }
     loop {
-        let message = rmpv::decode::read_value(&mut reader).map_err(io::Error::other)?;
-        let records = match check(&message) {
+        let message = rmpv::decode::read_value(&mut gate).map_err(io::Error::other)?;
+        let records = check(&message).and_then(|records| match message[2]["chunk"].as_str() {
+            None if !shared.without_acks => Err("no chunk id: no acknowledgement is asked for".to_owned()),
+            Some(_) if shared.without_acks => Err("a chunk id, though nobody waits".to_owned()),
+            _ => Ok(records),
+        });
+        let records = match records {
             Ok(records) => records,
-            Err(violation) => {
-                shared.violations.lock().unwrap().push(violation);
-                return Ok(());
-            }
+            Err(violation) => return shared.violation(violation),
         };
         let refused = shared.faults.refuse.lock().unwrap().clone();
         if refused
@@ -174,24 +255,85 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         {
             return Ok(());
         }
-        let chunk = message[2]["chunk"].clone();
-        shared.received.lock().unwrap().extend(records);
-        let lose = |left: u64| left.checked_sub(1);
-        if shared.faults.lose_acks.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok()
-            || chunk.is_nil()
-        {
-            continue;
+        shared.received.lock().unwrap().add(records);
+        if !shared.without_acks && !use_up(&shared.faults.lose_acks) {
+            let is_foreign = use_up(&shared.faults.foreign_acks);
+            let id = if is_foreign { Value::from("of another") } else { message[2]["chunk"].clone() };
+            say(&mut gate, &Value::Map(vec![(Value::from("ack"), id)]))?;
         }
-        let mut answer = Vec::new();
-        rmpv::encode::write_value(&mut answer, &Value::Map(vec![(Value::from("ack"), chunk)]))
-            .map_err(io::Error::other)?;
-        (&*stream).write_all(&answer)?;
+        if security.as_ref().is_some_and(|security| !security.keepalive) {
+            return Ok(());
+        }
     }
 }
 
+/// The handshake; an error ends the connection.
+fn shake(gate: &mut BufReader<Gate<'_>>, security: &Security) -> io::Result<()> {
+    let handshake = Handshake::new();
+    say(gate, &handshake.helo(security))?;
+    let ping = rmpv::decode::read_value(gate).map_err(io::Error::other)?;
+    let (pong, verdict) = handshake.answer(&ping, security);
+    let shared = gate.get_ref().shared;
+    if matches!(verdict, Verdict::Welcome) && !gate.buffer().is_empty() {
+        shared.violation("something was sent before PONG".to_owned())?;
+    }
+    say(gate, &pong)?;
+    match verdict {
+        Verdict::Welcome => return Ok(()),
+        Verdict::Refused => {}
+        Verdict::Violation(what) => shared.violation(what)?,
+    }
+    Err(io::ErrorKind::PermissionDenied.into())
+}
+
+/// Sends a message, whole or byte by byte.
+fn say(gate: &mut BufReader<Gate<'_>>, message: &Value) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    rmpv::encode::write_value(&mut bytes, message).map_err(io::Error::other)?;
+    let Gate { socket, shared } = gate.get_mut();
+    if !shared.faults.dribbles.load(Ordering::SeqCst) {
+        socket.write_all(&bytes)?;
+        return socket.flush();
+    }
+    for byte in bytes {
+        socket.write_all(&[byte])?;
+        socket.flush()?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// One of a fault that is there a number of times.
+fn use_up(fault: &AtomicU64) -> bool {
+    fault.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}
+
+// === impl Arrivals ===
+
+impl Arrivals {
+    fn add(&mut self, records: Vec<Received>) {
+        for (writer, number) in records.iter().filter_map(|received| sequence(&received.record)) {
+            *self.sequences.entry(writer).or_default().entry(number).or_default() += 1;
+        }
+        self.records.extend(records);
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn violation(&self, what: String) -> io::Result<()> {
+        self.violations.lock().unwrap().push(what);
+        Ok(())
+    }
+}
+
+trait Socket: Read + Write {}
+impl<T: Read + Write> Socket for T {}
+
 /// The socket as the faults let it through.
 struct Gate<'a> {
-    stream: &'a TcpStream,
+    socket: Box<dyn Socket>,
     shared: &'a Shared,
 }
 
@@ -199,7 +341,7 @@ impl Read for Gate<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let faults = &self.shared.faults;
         let cut_after = faults.cut_after.load(Ordering::SeqCst) as usize;
-        let read = (&*self.stream).read(buffer)?;
+        let read = self.socket.read(buffer)?;
         // Behind the read: what was waited for inside the kernel stalls too.
         while faults.stall.load(Ordering::SeqCst) && !self.shared.stopping.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(5));
@@ -215,81 +357,6 @@ impl Read for Gate<'_> {
     }
 }
 
-/// Checks one message against the specification and unpacks its records.
-fn check(message: &Value) -> Result<Vec<Received>, String> {
-    let fields = message.as_array().filter(|fields| fields.len() == 3).ok_or("not an array of three")?;
-    let tag = fields[0].as_str().ok_or("the tag is no text")?;
-    let packed = fields[1].as_slice().ok_or("the entries are neither bin nor str")?;
-    let options = &fields[2];
-    let chunk = options["chunk"].as_str().unwrap_or_default().to_owned();
-    let inflated = match options["compressed"].as_str() {
-        None => packed.to_vec(),
-        Some("gzip") => {
-            let mut bytes = Vec::new();
-            flate2::read::MultiGzDecoder::new(packed)
-                .read_to_end(&mut bytes)
-                .map_err(|error| error.to_string())?;
-            bytes
-        }
-        Some("zstd") => zstd::decode_all(packed).map_err(|error| error.to_string())?,
-        Some(other) => return Err(format!("compressed by {other}")),
-    };
-    let mut rest = inflated.as_slice();
-    let mut records = Vec::new();
-    while !rest.is_empty() {
-        let entry =
-            rmpv::decode::read_value(&mut rest).map_err(|error| format!("an entry is broken: {error}"))?;
-        let entry = entry.as_array().filter(|entry| entry.len() == 2).ok_or("an entry is no pair")?;
-        let time = match &entry[0] {
-            Value::Ext(0, bytes) if bytes.len() == 8 => {
-                let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
-                (number(&bytes[..4]), number(&bytes[4..]))
-            }
-            other => return Err(format!("the time is no EventTime: {other}")),
-        };
-        let record = entry[1].clone();
-        check_texts(&record)?;
-        if !record.is_map() {
-            return Err(format!("the record is no map: {record}"));
-        }
-        records.push(Received { tag: tag.to_owned(), time, record, chunk: chunk.clone() });
-    }
-    match options["size"].as_u64() {
-        Some(size) if size == records.len() as u64 => Ok(records),
-        size => Err(format!("size says {size:?}, there are {}", records.len())),
-    }
-}
-
-/// Every text is UTF-8, every key a text and there once.
-fn check_texts(value: &Value) -> Result<(), String> {
-    match value {
-        Value::String(text) if text.as_str().is_none() => Err(format!("not UTF-8: {text:?}")),
-        Value::Array(items) => items.iter().try_for_each(check_texts),
-        Value::Map(entries) => {
-            let mut keys: Vec<&str> = entries.iter().filter_map(|(key, _)| key.as_str()).collect();
-            if keys.len() != entries.len() {
-                return Err(format!("a key is no text: {value}"));
-            }
-            keys.sort_unstable();
-            if let Some(twice) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-                return Err(format!("the key {} is there twice", twice[0]));
-            }
-            entries.iter().try_for_each(|(_, value)| check_texts(value))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The `seq=WRITER:NUMBER` of a record's text.
-fn sequence(record: &Value) -> Option<(String, u64)> {
-    let found = |text: &str| {
-        let (writer, rest) = text.split_once("seq=")?.1.split_once(':')?;
-        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        Some((writer.to_owned(), digits.parse().ok()?))
-    };
-    ["log", "message"].into_iter().find_map(|key| found(record[key].as_str()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,29 +368,21 @@ mod tests {
         for number in [0, 2] {
             let record = Value::Map(vec![(Value::from("log"), Value::from(format!("seq=w:{number} x")))]);
             let received = Received { tag: String::new(), time: (0, 0), record, chunk: String::new() };
-            server.shared.received.lock().unwrap().push(received);
+            server.shared.received.lock().unwrap().add(vec![received]);
         }
         server.assert_complete("w", 3);
     }
 
     #[test]
-    fn a_wrong_size_and_a_key_twice_are_violations() {
-        let entry = |record: Value| {
-            let mut bytes = Vec::new();
-            let time = Value::Ext(0, vec![0; 8]);
-            rmpv::encode::write_value(&mut bytes, &Value::Array(vec![time, record])).unwrap();
-            bytes
-        };
-        let message = |bytes: Vec<u8>, size: u64| {
-            Value::Array(vec![
-                Value::from("t"),
-                Value::Binary(bytes),
-                Value::Map(vec![(Value::from("size"), Value::from(size))]),
-            ])
-        };
-        let twice = Value::Map(vec![(Value::from("a"), Value::Nil), (Value::from("a"), Value::Nil)]);
-        assert!(check(&message(entry(Value::Map(vec![])), 1)).is_ok());
-        assert!(check(&message(entry(Value::Map(vec![])), 2)).is_err());
-        assert!(check(&message(entry(twice), 1)).is_err());
+    #[should_panic(expected = "line 0 of w is damaged")]
+    fn a_damaged_line_is_seen() {
+        let server = ForwardServer::start();
+        let text = format!("seq=w:0 sum={} whole", crate::checksum("w:0", "whole"));
+        for text in [text.clone(), text.replace("whole", "hole")] {
+            let record = Value::Map(vec![(Value::from("log"), Value::from(text))]);
+            let received = Received { tag: String::new(), time: (0, 0), record, chunk: String::new() };
+            server.shared.received.lock().unwrap().add(vec![received]);
+        }
+        server.assert_complete("w", 1);
     }
 }

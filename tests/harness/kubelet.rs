@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// containerd's `max_container_log_line_size`.
 pub const MAX_LINE: usize = 16 << 10;
@@ -49,17 +49,23 @@ impl Node {
 
     /// Starts a container: namespace `ns`, container `app`, UID `uid-POD`.
     pub fn container(&self, pod: &str) -> Log {
-        let directory = self.path().join("pods").join(format!("ns_{pod}_uid-{pod}")).join("app");
+        self.container_in("ns", pod)
+    }
+
+    /// Starts a container of another namespace.
+    pub fn container_in(&self, namespace: &str, pod: &str) -> Log {
+        let directory = self.path().join("pods").join(format!("{namespace}_{pod}_uid-{pod}")).join("app");
         fs::create_dir_all(&directory).unwrap();
         let file = append(&directory.join("0.log"));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         Log { directory, file, rotations: 0, nanos: now.as_nanos() as u64, next: 0, writer: pod.to_owned() }
     }
 
-    /// Writes a v1 List of pods beside the logs.
+    /// Writes a v1 List of pods beside the logs, at once and whole.
     pub fn write_pods(&self, pods: &[serde_json::Value]) {
         let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": pods });
-        fs::write(self.path().join("pods.json"), list.to_string()).unwrap();
+        fs::write(self.path().join("pods.json.new"), list.to_string()).unwrap();
+        fs::rename(self.path().join("pods.json.new"), self.path().join("pods.json")).unwrap();
     }
 }
 
@@ -87,9 +93,10 @@ impl Log {
     /// Writes `count` numbered lines of about `bytes` bytes each.
     pub fn lines(&mut self, count: u64, bytes: usize) {
         for _ in 0..count {
-            let head = format!("seq={}:{} ", self.writer, self.next);
-            let fill = "x".repeat(bytes.saturating_sub(head.len()));
-            self.line("stdout", &format!("{head}{fill}"));
+            let number = format!("{}:{}", self.writer, self.next);
+            let fill = "x".repeat(bytes.saturating_sub("seq= sum=00000000 ".len() + number.len()));
+            let sum = crate::checksum(&number, &fill);
+            self.line("stdout", &format!("seq={number} sum={sum} {fill}"));
             self.next += 1;
         }
     }
@@ -107,7 +114,7 @@ impl Log {
     pub fn piece(&mut self, stream: &str, partial: bool, content: &[u8]) {
         let tag = if partial { 'P' } else { 'F' };
         self.nanos += 1000;
-        let mut bytes = format!("{} {stream} {tag} ", rfc3339(self.nanos)).into_bytes();
+        let mut bytes = format!("{} {stream} {tag} ", self.time()).into_bytes();
         bytes.extend_from_slice(content);
         bytes.push(b'\n');
         self.raw(&bytes);
@@ -116,6 +123,27 @@ impl Log {
     /// Writes bytes as they are.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.file.write_all(bytes).unwrap();
+    }
+
+    /// The time of the newest line.
+    pub fn time(&self) -> String {
+        rfc3339(self.nanos)
+    }
+
+    /// The next lines are so much later than the newest.
+    pub fn advance(&mut self, time: Duration) {
+        self.nanos += time.as_nanos() as u64;
+    }
+
+    /// The next lines are so much earlier than the newest.
+    pub fn go_back(&mut self, time: Duration) {
+        self.nanos -= time.as_nanos() as u64;
+    }
+
+    /// Removes the file and begins a new one under its name.
+    pub fn replace(&mut self) {
+        fs::remove_file(self.path()).unwrap();
+        self.file = append(&self.path());
     }
 
     /// Renames the file and begins a new one, as the kubelet and the runtime do; gives the old one's path.
@@ -159,10 +187,47 @@ impl Log {
 
 /// Nanoseconds since the epoch as Go's RFC3339Nano writes them: trailing zeros trimmed.
 fn rfc3339(nanos: u64) -> String {
-    // A fixed day is enough: only the time of day changes within a test.
-    let second = nanos / 1_000_000_000 % 86_400;
+    let seconds = nanos / 1_000_000_000;
+    let (year, month, day) = date(seconds / 86_400);
+    let second = seconds % 86_400;
     let fraction = format!("{:09}", nanos % 1_000_000_000);
     let fraction = fraction.trim_end_matches('0');
     let dot = if fraction.is_empty() { "" } else { "." };
-    format!("2026-11-24T{:02}:{:02}:{:02}{dot}{fraction}Z", second / 3600, second / 60 % 60, second % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}{dot}{fraction}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+/// Year, month and day of a day since the epoch. The year begins in March, so that a leap day is its last.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_go_writes_them() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_798_761_599, "2026-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(seconds * 1_000_000_000), text);
+        }
+        assert_eq!(rfc3339(1_500_000_000), "1970-01-01T00:00:01.5Z");
+    }
 }

@@ -12,6 +12,7 @@ pub mod agent;
 pub mod api_server;
 pub mod forward_server;
 pub mod kubelet;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -25,4 +26,12 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The checksum of a numbered line: of its number and its text, so that a text under another's number is seen too.
+pub(crate) fn checksum(number: &str, text: &str) -> String {
+    let mut crc = flate2::Crc::new();
+    crc.update(number.as_bytes());
+    crc.update(text.as_bytes());
+    format!("{:08x}", crc.sum())
 }

@@ -291,6 +291,7 @@ impl Tree {
         let discovery = &self.discovery;
         let metadata = discovery.metadata(&path, false);
         let settings = Settings::resolve(&discovery.config, &path, &metadata, &discovery.own_pod);
+        report_problems(&path, &settings, &[]);
         let account = discovery.accounts.namespace(&path.namespace);
         let container = Arc::new(Container::new(Arc::new(path), directory, account, settings));
         discovery.inventory.add(container.clone());
@@ -377,15 +378,7 @@ impl Tree {
             }
             let settings =
                 Settings::resolve(&self.discovery.config, path, &metadata, &self.discovery.own_pod);
-            for problem in settings.problems.iter().filter(|problem| !before.problems.contains(problem)) {
-                tracing::warn!(
-                    namespace = path.namespace,
-                    pod = path.pod,
-                    container = path.container,
-                    problem,
-                    "an annotation is ignored"
-                );
-            }
+            report_problems(path, &settings, &before.problems);
             known.container.set_settings(settings);
             self.discovery.inventory.changed(&known.container);
         }
@@ -400,5 +393,13 @@ impl Discovery {
             None if waited => Metadata::Missing,
             None => Metadata::Awaited,
         }
+    }
+}
+
+/// Says what is wrong with a pod's annotations, unless that was said before.
+fn report_problems(path: &ContainerPath, settings: &Settings, before: &[String]) {
+    for problem in settings.problems.iter().filter(|problem| !before.contains(problem)) {
+        let ContainerPath { namespace, pod, container, .. } = path;
+        tracing::warn!(namespace, pod, container, problem, "an annotation is ignored");
     }
 }

@@ -18,10 +18,8 @@ use crate::logs::record::metadata::metadata;
 use crate::logs::settings::Settings;
 use crate::logs::split::{Stream, Time};
 
-/// Bursts up to so many seconds of a rate pass: it is the length of a window.
-const BURST_SECONDS: i64 = 2;
-/// Windows that are remembered: records a minute apart do not push out each other's.
-const WINDOWS: usize = 32;
+/// Seconds whose records are remembered: those a minute apart do not push out each other's.
+const SECONDS: usize = 64;
 
 /// A record before it is encoded.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +46,12 @@ pub struct Kept {
     limit: Limit,
 }
 
-/// A rate by record time, so that a replay decides alike: how many records each window has let through. Windows are
-/// independent of each other: a record that comes late, from a slower container or a backlog, is counted in its own.
+/// A rate by record time, so that a replay decides alike. Each second has its own allowance, with what the second before
+/// has left: a record that comes late, from a slower container or a backlog, is counted in its own.
 #[derive(Debug, Default, Clone)]
 pub struct Limit {
-    /// Number of the window, and its records; made when first needed.
-    windows: Vec<(i64, u64)>,
+    /// A second, and how many records it still lets through; made when first needed.
+    seconds: Vec<(i64, u64)>,
 }
 
 /// The rates of namespaces, by output: the readers share them.
@@ -86,19 +84,20 @@ impl Kept {
 // === impl Limit ===
 
 impl Limit {
-    /// Whether a record of this time is within `rate` records a second.
+    /// Whether a record of this time is within `rate` records a second, and bursts of two seconds.
     fn admits(&mut self, time: Time, rate: u64) -> bool {
-        if self.windows.is_empty() {
-            self.windows = vec![(0, 0); WINDOWS];
+        if self.seconds.is_empty() {
+            self.seconds = vec![(i64::MIN, 0); SECONDS];
         }
-        let number = time.seconds.div_euclid(BURST_SECONDS);
-        let slot = usize::try_from(number.rem_euclid(WINDOWS as i64)).unwrap_or(0);
-        let window = &mut self.windows[slot];
-        if window.0 != number {
-            *window = (number, 0);
+        let index = |second: i64| usize::try_from(second.rem_euclid(SECONDS as i64)).unwrap_or(0);
+        if self.seconds[index(time.seconds)].0 != time.seconds {
+            let (before, left) = self.seconds[index(time.seconds - 1)];
+            let carried = if before == time.seconds - 1 { left.min(rate) } else { rate };
+            self.seconds[index(time.seconds)] = (time.seconds, rate.saturating_add(carried));
         }
-        let admitted = window.1 < rate.saturating_mul(BURST_SECONDS as u64);
-        window.1 += u64::from(admitted);
+        let (_, left) = &mut self.seconds[index(time.seconds)];
+        let admitted = *left > 0;
+        *left = left.saturating_sub(1);
         admitted
     }
 }

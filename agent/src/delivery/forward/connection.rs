@@ -128,10 +128,14 @@ async fn connect_tcp(address: &str) -> io::Result<TcpStream> {
         addresses.rotate_left(first);
     }
     let mut last = io::Error::other("the name has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
+    for resolved in addresses {
+        match TcpStream::connect(resolved).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+            // Which of a name's addresses it was; a plain address is named by the caller.
+            Err(error) if resolved.to_string() != address => {
+                last = io::Error::new(error.kind(), format!("{resolved}: {error}"));
+            }
+            Err(error) => last = error,
         }
     }
     Err(last)

@@ -103,3 +103,21 @@ fn a_bad_reload_keeps_the_old_config_and_a_good_one_takes_effect() {
     agent.settle();
     assert_eq!(server.assert_complete("a", 300), 0);
 }
+
+/// The reference in the README, with an upstream put in, is the same configuration as one that says nothing else.
+#[test]
+fn the_readme_states_every_default_as_it_is() {
+    let readme = include_str!("../../README.md");
+    let reference = readme.split("```").find(|block| block.starts_with("yaml\nnode: ${NODE_NAME}")).unwrap();
+    let reference = reference.trim_start_matches("yaml").replace("upstreams: [] ", "upstreams: ['h:1'] ");
+    let minimal = "logs: { outputs: [ { forward: { upstreams: ['h:1'] } } ] }";
+    let node = Node::new();
+    let effective = |text: &str| {
+        let file = node.path().join("sidelight.yaml");
+        std::fs::write(&file, text).unwrap();
+        let output = Command::new(BINARY).arg("check").arg(&file).env("NODE_NAME", "n").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(effective(&reference), effective(minimal));
+}

@@ -6,6 +6,7 @@
 
 mod files;
 mod losses;
+mod settings;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -21,13 +22,14 @@ use sidelight_runtime::progress::Heartbeat;
 use crate::checkpoint::account::Accounts;
 use crate::checkpoint::store::Saved;
 use crate::cluster::Store;
-use crate::config::{Config, MetadataSource};
+use crate::config::Config;
 use crate::logs::container::{Container, Inventory};
 use crate::logs::discover::files::{directories, list_logs};
+use crate::logs::discover::settings::report_problems;
 use crate::logs::layout::ContainerPath;
 use crate::logs::metrics::LogMetrics;
 use crate::logs::open::Root;
-use crate::logs::settings::{Metadata, Settings};
+use crate::logs::settings::Settings;
 use crate::logs::watch::{Watcher, wait};
 use crate::wake::Wake;
 
@@ -220,9 +222,10 @@ impl Tree {
 
     fn scan_root(&mut self) {
         let path = self.discovery.config.logs.root.clone();
-        if self.root.is_none() {
+        // Another may have been put in its place, by a mount for example: nothing would be found below the old one.
+        if !self.root.as_ref().is_some_and(Root::is_in_place) {
             match Root::open(&path) {
-                Ok(root) => self.root = Some(root),
+                Ok(root) => (self.root, self.root_missing) = (Some(root), false),
                 Err(error) => {
                     if !std::mem::replace(&mut self.root_missing, true) {
                         tracing::warn!(root = %path.display(), %error, "cannot open logs.root, trying again every second; mount it or correct the path");
@@ -339,67 +342,5 @@ impl Tree {
             );
         }
         self.discovery.inventory.changed(&container);
-    }
-
-    fn awaits_metadata(&self) -> bool {
-        self.pods
-            .values()
-            .flat_map(HashMap::values)
-            .any(|known| !known.waited && known.container.settings().pod.is_none())
-    }
-
-    /// Resolves the settings of containers whose pod is news, or has been waited for long enough.
-    fn resolve_settings(&mut self) {
-        let version = self.discovery.pods.version();
-        let is_news = self.pods_version.replace(version) != Some(version);
-        let wait = self.discovery.config.kubernetes.metadata_wait;
-        for known in self.pods.values_mut().flat_map(HashMap::values_mut) {
-            let path = &known.container.path;
-            let before = known.container.settings();
-            let waited = known.seen.elapsed() >= wait;
-            let waited_long_enough = waited && !known.waited && before.pod.is_none();
-            known.waited |= waited;
-            if !is_news && !waited_long_enough {
-                continue;
-            }
-            let metadata = self.discovery.metadata(path, known.waited);
-            let same = match (&before.pod, metadata.pod()) {
-                (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-                // A pod that Kubernetes has forgotten keeps what was known of it.
-                (Some(_), None) => true,
-                (None, None) => !waited_long_enough,
-                (None, Some(_)) => false,
-            };
-            if same {
-                continue;
-            }
-            if matches!(metadata, Metadata::Missing) {
-                self.discovery.metrics.metadata_partial.inc();
-            }
-            let settings =
-                Settings::resolve(&self.discovery.config, path, &metadata, &self.discovery.own_pod);
-            report_problems(path, &settings, &before.problems);
-            known.container.set_settings(settings);
-            self.discovery.inventory.changed(&known.container);
-        }
-    }
-}
-
-impl Discovery {
-    fn metadata(&self, path: &ContainerPath, waited: bool) -> Metadata {
-        match self.pods.pod(&path.namespace, &path.pod, &path.uid) {
-            Some(pod) => Metadata::Known(pod),
-            None if self.config.kubernetes.source == MetadataSource::None => Metadata::NotAsked,
-            None if waited => Metadata::Missing,
-            None => Metadata::Awaited,
-        }
-    }
-}
-
-/// Says what is wrong with a pod's annotations, unless that was said before.
-fn report_problems(path: &ContainerPath, settings: &Settings, before: &[String]) {
-    for problem in settings.problems.iter().filter(|problem| !before.contains(problem)) {
-        let ContainerPath { namespace, pod, container, .. } = path;
-        tracing::warn!(namespace, pod, container, problem, "an annotation is ignored");
     }
 }

@@ -40,6 +40,13 @@ impl Root {
         Ok(Root { path: path.to_owned(), directory: rustix::fs::open(path, flags, Mode::empty())? })
     }
 
+    /// Whether the path leads to this very directory, and not to one that was put in its place.
+    pub fn is_in_place(&self) -> bool {
+        let opened = rustix::fs::fstat(&self.directory).map(|stat| (stat.st_dev, stat.st_ino));
+        let now = std::fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()));
+        matches!((opened, now), (Ok(opened), Ok(now)) if opened == now)
+    }
+
     /// Opens a regular file below the tree. Symbolic links are not followed, but for Docker's own into its directory.
     ///
     /// # Errors
@@ -96,8 +103,22 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, at("2.log"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
         let root = Root::open(tree.path()).unwrap();
         assert!(root.open_log(&at("0.log")).is_ok());
+        assert!(root.is_in_place());
         for refused in ["1.log", "2.log", "link/secret", "../secret", "none"] {
             assert!(root.open_log(&at(refused)).is_err(), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_tree_that_was_replaced_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pods");
+        std::fs::create_dir(&path).unwrap();
+        let root = Root::open(&path).unwrap();
+        assert!(root.is_in_place());
+        std::fs::rename(&path, directory.path().join("old")).unwrap();
+        assert!(!root.is_in_place());
+        std::fs::create_dir(&path).unwrap();
+        assert!(!root.is_in_place());
     }
 }

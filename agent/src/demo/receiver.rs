@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rmpv::Value;
 
-/// Records kept to be shown.
-const REMEMBERED: usize = 8;
+/// Records of each pod kept to be shown.
+const REMEMBERED: usize = 2;
 
 /// What has arrived.
 #[derive(Clone, Debug, Default)]
@@ -19,8 +19,8 @@ pub(super) struct Received {
     pub(super) records: u64,
     /// Sequence numbers that came more than once.
     pub(super) duplicates: u64,
-    /// The newest records: tag and record.
-    pub(super) newest: VecDeque<(String, Value)>,
+    /// The newest records of each pod, with their tags.
+    pub(super) newest: BTreeMap<String, VecDeque<(String, Value)>>,
 }
 
 /// The numbers of a writer that have arrived.
@@ -105,9 +105,11 @@ fn take(tag: &str, mut entries: &[u8], received: &Mutex<Received>) -> io::Result
             let is_new = received.lines.entry(writer).or_default().insert(number);
             received.duplicates += u64::from(!is_new);
         }
-        received.newest.push_back((tag.to_owned(), record));
-        if received.newest.len() > REMEMBERED {
-            received.newest.pop_front();
+        let pod = record["kubernetes"]["pod_name"].as_str().unwrap_or_default().to_owned();
+        let newest = received.newest.entry(pod).or_default();
+        newest.push_back((tag.to_owned(), record));
+        if newest.len() > REMEMBERED {
+            newest.pop_front();
         }
     }
     Ok(())

@@ -17,6 +17,10 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 /// A record is cut to this for the view.
 const WIDTH: usize = 110;
 
+/// Lines longer than the terminal are cut: wrapped, they would be more lines than are drawn over (DECAWM).
+const NO_WRAP: &str = "\u{1b}[?7l";
+const WRAP: &str = "\u{1b}[?7h";
+
 /// The view and what it last showed.
 pub(super) struct View {
     is_terminal: bool,
@@ -61,19 +65,22 @@ impl View {
             written.saturating_sub(arrived)
         );
         if !self.is_terminal {
-            let newest =
-                received.newest.back().map(|(tag, record)| self.record(tag, record)).unwrap_or_default();
-            return write(&format!("{status}\n  {newest}\n"));
+            let newest = received.newest.values().filter_map(|records| records.back());
+            let records: String =
+                newest.map(|(tag, record)| format!("  {}\n", self.record(tag, record))).collect();
+            return write(&format!("{status}\n{records}"));
         }
         let mut frame = String::new();
         if self.drawn_lines > 0 {
             let _ = write!(frame, "\u{1b}[{}A\u{1b}[J", self.drawn_lines);
         }
-        let _ = writeln!(frame, "\u{1b}[1m{status}\u{1b}[0m");
-        for (tag, record) in &received.newest {
+        let _ = writeln!(frame, "{NO_WRAP}\u{1b}[1m{status}\u{1b}[0m");
+        self.drawn_lines = 1;
+        for (tag, record) in received.newest.values().flatten() {
             let _ = writeln!(frame, "  {}", self.record(tag, record));
+            self.drawn_lines += 1;
         }
-        self.drawn_lines = 1 + received.newest.len();
+        frame.push_str(WRAP);
         write(&frame)
     }
 

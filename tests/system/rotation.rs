@@ -148,3 +148,26 @@ fn what_is_deleted_while_no_agent_runs_is_counted_as_lost() {
     eventually("the loss is counted", || agent.metric("sidelight_log_source_bytes_dropped_total") > 10_000.0);
     agent.settle();
 }
+
+/// Scenario: a container begins and writes while its receiver is stalled; kill -9; its files go while no agent runs.
+/// Guarantee: every byte is counted as lost, although none of it was ever acknowledged.
+#[test]
+fn what_was_never_acknowledged_is_counted_as_well() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let agent = start(&node, &server);
+    server.faults().stall.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut log = node.container("a");
+    log.lines(100, 100);
+    let size = std::fs::metadata(log.path()).unwrap().len();
+    eventually("its size is saved", || {
+        let checkpoints = std::fs::read_to_string(node.path().join("data/checkpoints")).unwrap_or_default();
+        checkpoints.contains(&format!("\"size\":{size}"))
+    });
+    agent.kill();
+    log.delete_pod();
+    server.faults().stall.store(false, std::sync::atomic::Ordering::SeqCst);
+    let agent = start(&node, &server);
+    eventually("the loss is counted", || agent.metric("sidelight_log_source_bytes_dropped_total") > 0.0);
+    agent.settle();
+    assert_eq!(agent.metric("sidelight_log_source_bytes_dropped_total"), size as f64);
+}

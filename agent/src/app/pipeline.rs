@@ -21,6 +21,7 @@ use crate::delivery::status::OutputStatus;
 use crate::delivery::{forward, stdout};
 use crate::logs::container::{Container, Inventory};
 use crate::logs::discover::Discovery;
+use crate::logs::generation::Generation;
 use crate::logs::lane::Lane;
 use crate::logs::reader::{Order, Reader};
 use crate::logs::record::NamespaceLimits;
@@ -33,6 +34,9 @@ const WAITING_CHUNKS: usize = 256;
 /// What says which pod this process runs in: the Downward API's variables, else the host name, which is the pod's.
 const OWN_POD: [&str; 3] = ["POD_UID", "POD_NAME", "HOSTNAME"];
 
+/// Sizes of files that are not acknowledged are looked at this often.
+const BACKLOG_INTERVAL: Duration = Duration::from_secs(5);
+
 /// A running pipeline.
 pub(super) struct Pipeline {
     view: Arc<View>,
@@ -43,6 +47,9 @@ pub(super) struct Pipeline {
     deliveries: JoinSet<()>,
     stop_deliveries: watch::Sender<Option<Instant>>,
     commits: Option<u64>,
+    /// Generations and the sum of their sizes when last looked at, while something was not acknowledged.
+    backlog: (usize, u64),
+    backlog_seen: Instant,
     unaccounted: HashMap<usize, (u64, i64, u64, u64)>,
     saved: Arc<Mutex<Saved>>,
     scanned: Arc<AtomicBool>,
@@ -106,6 +113,8 @@ impl Pipeline {
             deliveries,
             stop_deliveries,
             commits: None,
+            backlog: (0, 0),
+            backlog_seen: Instant::now(),
             unaccounted: HashMap::new(),
             saved,
             scanned,
@@ -114,21 +123,44 @@ impl Pipeline {
 
     /// The checkpoint file's bytes: how far every file was acknowledged.
     pub(super) fn checkpoint(&self) -> Vec<u8> {
-        let generations: Vec<_> =
-            self.view.inventory.containers().iter().flat_map(|container| container.generations()).collect();
+        let generations = self.generations();
         let unclaimed = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         store::render(generations.iter().map(Arc::as_ref), &self.output_names, &unclaimed)
     }
 
-    /// Whether there is something to save since the last call: a position was committed, or the first listing is done,
-    /// which settles where new outputs begin.
+    fn generations(&self) -> Vec<Arc<Generation>> {
+        self.view.inventory.containers().iter().flat_map(|container| container.generations()).collect()
+    }
+
+    /// Whether there is something to save since the last call: a position was committed, a backlog has grown, or the
+    /// first listing is done, which settles where new outputs begin.
     pub(super) fn has_moved(&mut self) -> bool {
         if !self.scanned.load(Ordering::Acquire) {
             return false;
         }
         let commits =
             self.view.outputs.iter().flat_map(|output| &output.lanes).map(|lane| lane.commits()).sum();
-        self.commits.replace(commits) != Some(commits)
+        let has_committed = self.commits.replace(commits) != Some(commits);
+        has_committed | self.backlog_has_grown()
+    }
+
+    /// Whether files have come or grown that a receiver has not acknowledged. If they are deleted while no agent runs,
+    /// what is lost is counted by the size that was saved.
+    fn backlog_has_grown(&mut self) -> bool {
+        if self.backlog_seen.elapsed() < BACKLOG_INTERVAL {
+            return false;
+        }
+        self.backlog_seen = Instant::now();
+        let generations = self.generations();
+        if generations.iter().all(|generation| generation.is_acknowledged()) {
+            return false;
+        }
+        let sizes = generations.iter().map(|generation| {
+            generation.refresh();
+            generation.size()
+        });
+        let backlog = (generations.len(), sizes.sum());
+        std::mem::replace(&mut self.backlog, backlog) != backlog
     }
 
     /// Checks that every byte read is in one counter. Counters move while they are read: only a difference that stays

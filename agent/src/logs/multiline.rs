@@ -51,7 +51,7 @@ pub enum State {
 const SIZE_LIMIT: usize = 1 << 20;
 /// Level words as tracing and log write them, with what follows.
 const LEVELS: [&[u8]; 5] = [b"TRACE ", b"DEBUG ", b"INFO ", b"WARN ", b"ERROR "];
-/// A panic's message is a few lines; who writes a thousand after it without a `note:` has no panic open any more.
+/// What stands behind a panic's message or backtrace.
 const RUST_NOTE: &[u8] = b"note: ";
 
 // === impl Recognizer ===

@@ -101,17 +101,12 @@ impl Tail {
             return;
         };
         let Some(source) = newest.source().filter(|source| !source.is_gzip()) else { return };
-        if source.stat().is_ok_and(|(size, _)| size >= newest.size()) {
+        if !source.stat().is_ok_and(|(size, _)| size < newest.size()) {
             return;
         }
         tracing::info!(path = %newest.path().display(), "a log file was truncated; reading it from its start");
         let old = newest.clone();
-        for (cursor, lane) in self.cursors.iter_mut().zip(lanes.iter_mut()) {
-            for open in cursor.abandon(&old) {
-                lane.drop_bytes(&old, DropReason::LostUnlinked, 1, open.source);
-            }
-        }
-        drop_unread(&old, lanes, DropReason::LostUnlinked);
+        drop_rest(&old, &mut self.cursors, lanes, DropReason::LostUnlinked);
         let new = Arc::new(old.restarted());
         (0..self.cursors.len()).for_each(|output| new.set_taken(output, old.is_taken(output)));
         self.container.update(|generations| {
@@ -125,12 +120,7 @@ impl Tail {
     pub(super) fn drop_given_up(&mut self, lanes: &mut [Lane]) {
         for generation in &self.generations {
             if generation.is_given_up() && generation.source().is_some() {
-                for (cursor, lane) in self.cursors.iter_mut().zip(lanes.iter_mut()) {
-                    for open in cursor.abandon(generation) {
-                        lane.drop_bytes(generation, DropReason::HeldDeleted, 1, open.source);
-                    }
-                }
-                drop_unread(generation, lanes, DropReason::HeldDeleted);
+                drop_rest(generation, &mut self.cursors, lanes, DropReason::HeldDeleted);
                 generation.close();
             }
         }
@@ -155,9 +145,17 @@ impl Tail {
     }
 }
 
-/// Counts what no output will ever read of a file, and moves every output to its end.
-fn drop_unread(generation: &Arc<Generation>, lanes: &mut [Lane], reason: DropReason) {
-    for lane in lanes.iter_mut().filter(|lane| generation.is_taken(lane.output)) {
+/// Counts what no output will ever send of a file: what is unread, and records that are open. Every output moves to its
+/// end.
+fn drop_rest(generation: &Arc<Generation>, cursors: &mut [Cursor], lanes: &mut [Lane], reason: DropReason) {
+    for (lane, cursor) in lanes.iter_mut().zip(cursors).filter(|(lane, _)| generation.is_taken(lane.output)) {
+        for open in cursor.abandon(generation) {
+            lane.drop_bytes(generation, reason, 1, open.source);
+            // What it has held back in older files is settled with it.
+            for (older, _) in open.starts() {
+                lane.advance(older, cursor.watermark(older, older.read(lane.output)));
+            }
+        }
         let unread = generation.size().saturating_sub(generation.read(lane.output));
         generation.set_read(lane.output, generation.size());
         lane.account.read(generation.count_read(lane.output));

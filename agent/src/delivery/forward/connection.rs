@@ -24,6 +24,8 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection through a Service sticks to one receiver: a new one now and then finds the others.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
+/// How long replies are awaited on a connection that cannot be written to any more.
+const LAST_REPLIES: Duration = Duration::from_millis(100);
 /// A connection that its receiver ends sooner than this, without having taken anything, is a failure and not peace.
 const LEAST_AGE: Duration = Duration::from_secs(10);
 
@@ -184,7 +186,10 @@ impl Connection<'_> {
             tokio::select! {
                 parcel = parcels.recv(), if !retiring && self.waiting.len() < PIPELINE => {
                     let Some(parcel) = parcel else { retiring = true; continue };
-                    self.send(parcel, &mut writer, &mut reader).await?;
+                    if let Err(error) = self.send(parcel, &mut writer, &mut reader).await {
+                        self.take_last_replies(&mut reader).await;
+                        return Err(error);
+                    }
                     retiring |= !self.keepalive;
                 }
                 reply = self.replies.next(&mut reader) => match reply {
@@ -259,6 +264,16 @@ impl Connection<'_> {
         self.has_taken = true;
         let _ = self.events.send(Event::Acknowledged(self.id, parcel)).await;
         Ok(())
+    }
+
+    /// What the receiver has acknowledged before it went away may still be on its way to us: then it need not be sent
+    /// again.
+    async fn take_last_replies(&mut self, reader: &mut (impl AsyncRead + Unpin)) {
+        while let Ok(Ok(reply)) = timeout(LAST_REPLIES, self.replies.next(reader)).await {
+            if self.take_reply(&reply).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Receivers, and what stands before them, close connections that are idle.

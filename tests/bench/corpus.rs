@@ -90,7 +90,7 @@ fn write_lines(file: &mut impl Write, number: u64, record: &[u8]) -> io::Result<
 }
 
 /// A pod whose metadata take about 600 bytes in a record.
-fn pod(pod: u64) -> serde_json::Value {
+pub(crate) fn pod(pod: u64) -> serde_json::Value {
     json!({
         "metadata": {
             "name": name(pod), "namespace": "shop", "uid": uid(pod),

@@ -8,12 +8,12 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use crate::Compression;
+use crate::{Compression, corpus};
 
 const WINDOW: usize = 256 << 10;
 const CHUNK: usize = 1 << 20;
 /// What pod metadata take in a record.
-const METADATA: [u8; 600] = [b'm'; 600];
+const METADATA: usize = 600;
 
 /// Where chunks go.
 struct Sink {
@@ -38,6 +38,9 @@ pub(crate) fn run(pods: &Path, address: Option<&str>, compression: Compression) 
         packed: Vec::with_capacity(2 * CHUNK),
     };
     let (mut window, mut chunk) = (vec![0; WINDOW], Vec::with_capacity(CHUNK + WINDOW));
+    // Real text: one byte again and again would be compressed for nothing.
+    let mut metadata = corpus::pod(0).to_string().into_bytes();
+    metadata.resize(METADATA, b' ');
     let mut lines = 0;
     let mut in_chunk = 0;
     for pod in std::fs::read_dir(pods)? {
@@ -55,8 +58,8 @@ pub(crate) fn run(pods: &Path, address: Option<&str>, compression: Compression) 
                 start = newline + 1;
                 lines += 1;
                 in_chunk += 1;
-                copy(line, &mut chunk);
-                if chunk.len() + METADATA.len() + WINDOW / 8 > CHUNK {
+                copy(line, &metadata, &mut chunk);
+                if chunk.len() + METADATA + WINDOW / 8 > CHUNK {
                     sink.send(&chunk, std::mem::take(&mut in_chunk))?;
                     chunk.clear();
                 }
@@ -69,11 +72,11 @@ pub(crate) fn run(pods: &Path, address: Option<&str>, compression: Compression) 
     Ok(lines)
 }
 
-fn copy(line: &[u8], chunk: &mut Vec<u8>) {
+fn copy(line: &[u8], metadata: &[u8], chunk: &mut Vec<u8>) {
     let space = memchr::memchr(b' ', line).unwrap_or(0);
     let body = line.get(space + 10..).unwrap_or_default();
     chunk.extend_from_slice(&line[..space.min(10)]);
-    chunk.extend_from_slice(&METADATA);
+    chunk.extend_from_slice(metadata);
     chunk.extend_from_slice(body);
 }
 

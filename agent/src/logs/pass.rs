@@ -291,29 +291,40 @@ impl<F: Format> Pass<'_, F> {
     ) -> Result<(), Blocked> {
         let Some(open) = &self.cursor.open[stream as usize] else { return Ok(()) };
         self.room(window.generation, read, usize::try_from(open.content).unwrap_or(usize::MAX))?;
-        let Some(open) = self.cursor.open[stream as usize].take() else { return Ok(()) };
-        if let Err(error) = open.assemble(window, self.max_record, reread, assembled) {
-            tracing::error!(path = %window.generation.path().display(), %error, bytes = open.source, "the lines of a record cannot be read again");
-            self.lane.drop_bytes(window.generation, DropReason::Poison, 1, open.source);
-            return Ok(());
+        let Some(open) = &self.cursor.open[stream as usize] else { return Ok(()) };
+        let (source, content) = (open.source, open.content);
+        let first = open.origin().map(|(first, start)| (first.clone(), start));
+        match open.assemble(window, self.max_record, reread, assembled) {
+            Ok(()) => {
+                let kept = assembled.content.len() as u64;
+                let cut = if assembled.truncated { content.saturating_sub(kept) } else { 0 };
+                let record = Record {
+                    time: open.time,
+                    stream,
+                    content: &assembled.content,
+                    truncated: assembled.truncated,
+                    source: source - cut,
+                    origin: first
+                        .as_ref()
+                        .map_or((window.generation, read), |(first, start)| (first, *start)),
+                };
+                self.encode(window.generation, record);
+                if cut > 0 {
+                    self.lane.drop_bytes(window.generation, DropReason::Truncated, 0, cut);
+                }
+            }
+            Err(error) => {
+                tracing::error!(path = %window.generation.path().display(), %error, bytes = source,
+                    "the lines of a record cannot be read again");
+                self.lane.drop_bytes(window.generation, DropReason::Poison, 1, source);
+            }
         }
-        let kept = u64::try_from(assembled.content.len()).unwrap_or(open.content);
-        let cut = if assembled.truncated { open.content.saturating_sub(kept) } else { 0 };
-        if cut > 0 {
-            self.lane.drop_bytes(window.generation, DropReason::Truncated, 0, cut);
-        }
-        for (older, _) in open.starts().filter(|(older, _)| !Arc::ptr_eq(older, window.generation)) {
+        // Only now: if encoding it panics, it must still be there to be read again.
+        let closed = self.cursor.open[stream as usize].take();
+        let starts = closed.iter().flat_map(OpenRecord::starts);
+        for (older, _) in starts.filter(|(older, _)| !Arc::ptr_eq(older, window.generation)) {
             self.lane.advance(older, self.cursor.watermark(older, older.read(self.lane.output)));
         }
-        let record = Record {
-            time: open.time,
-            stream,
-            content: &assembled.content,
-            truncated: assembled.truncated,
-            source: open.source - cut,
-            origin: open.origin().map_or((window.generation, read), |(first, start)| (first, start)),
-        };
-        self.encode(window.generation, record);
         Ok(())
     }
 
@@ -322,9 +333,6 @@ impl<F: Format> Pass<'_, F> {
         let content = &line[..line.len().min(self.max_record)];
         let cut = (line.len() - content.len()) as u64;
         self.room(generation, at.start, content.len())?;
-        if cut > 0 {
-            self.lane.drop_bytes(generation, DropReason::Truncated, 0, cut);
-        }
         let record = Record {
             time: self.cursor.last_time,
             stream: Stream::Stdout,
@@ -341,17 +349,17 @@ impl<F: Format> Pass<'_, F> {
             record,
             self.metrics,
         );
+        if cut > 0 {
+            self.lane.drop_bytes(generation, DropReason::Truncated, 0, cut);
+        }
         Ok(())
     }
 
     fn encode(&mut self, generation: &Arc<Generation>, mut record: Record<'_>) {
-        if record.content.len() > self.max_record {
-            let cut = (record.content.len() - self.max_record) as u64;
-            self.lane.drop_bytes(generation, DropReason::Truncated, 0, cut);
-            record.content = &record.content[..self.max_record];
-            record.truncated = true;
-            record.source -= cut;
-        }
+        let cut = record.content.len().saturating_sub(self.max_record);
+        record.content = &record.content[..record.content.len() - cut];
+        record.truncated |= cut > 0;
+        record.source -= cut as u64;
         self.encoder.encode(
             self.lane,
             generation,
@@ -360,6 +368,10 @@ impl<F: Format> Pass<'_, F> {
             record,
             self.metrics,
         );
+        // What is counted comes last: a record that panics is read again, and counted then.
+        if cut > 0 {
+            self.lane.drop_bytes(generation, DropReason::Truncated, 0, cut as u64);
+        }
     }
 
     /// Makes room for a record of `content` bytes; everything of the file before `read` was taken.

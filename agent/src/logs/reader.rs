@@ -389,3 +389,6 @@ impl Sweeper {
         self.reader.heartbeat.idle();
     }
 }
+
+#[cfg(test)]
+mod tests;

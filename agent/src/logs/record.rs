@@ -21,6 +21,12 @@ use crate::logs::split::{Stream, Time};
 /// Seconds whose records are remembered: those a minute apart do not push out each other's.
 const SECONDS: usize = 64;
 
+/// Texts that make the processing of a record panic, since nothing else does.
+#[cfg(test)]
+pub(super) const PANICS: &str = "panics, however it is sent";
+#[cfg(test)]
+pub(super) const PANICS_WHEN_PARSED: &str = "panics, unless it is sent raw";
+
 /// A record before it is encoded.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
@@ -219,6 +225,11 @@ impl<F: Format> RecordEncoder<F> {
                 &self.valid
             }
         };
+        #[cfg(test)]
+        assert!(
+            !(text.contains(PANICS) || (parsed && text.contains(PANICS_WHEN_PARSED))),
+            "asked for by a test"
+        );
         let start = lane.buffer.len();
         if parsed && settings.parse != Parse::None {
             match write_parsed(

@@ -1,0 +1,95 @@
+//! A reader over one file, without discovery and delivery.
+
+use std::fmt::Write as _;
+
+use prometheus::Registry;
+use sidelight_runtime::progress::Heartbeats;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::checkpoint::account::{Accounts, DropReason};
+use crate::delivery::chunk::{Chunk, Compression};
+use crate::delivery::memory::Share;
+use crate::logs::generation::{Generation, Opened};
+use crate::logs::layout::{ContainerPath, LogName};
+use crate::logs::record::{PANICS, PANICS_WHEN_PARSED};
+use crate::logs::settings::{Metadata, Settings};
+use crate::logs::source::Source;
+use crate::wake::Wake;
+
+/// The texts of a chunk's records.
+fn texts(chunk: &Chunk) -> Vec<String> {
+    let mut rest = chunk.entries.as_slice();
+    let mut texts = Vec::new();
+    while !rest.is_empty() {
+        let entry = rmpv::decode::read_value(&mut rest).unwrap();
+        texts.push(entry[1]["log"].as_str().unwrap().to_owned());
+    }
+    texts
+}
+
+#[test]
+fn a_line_that_panics_is_sent_raw_with_all_that_was_joined_to_it_and_dropped_if_that_panics_too() {
+    let mut file = String::new();
+    let parsed = format!("{PANICS_WHEN_PARSED} joined");
+    for (tag, text) in [
+        ("F", "one"),
+        ("P", "part, "),
+        ("F", parsed.as_str()),
+        ("F", "two"),
+        ("F", PANICS_WHEN_PARSED),
+        ("F", "three"),
+        ("P", "open, "),
+        ("F", PANICS),
+        ("F", "four"),
+    ] {
+        writeln!(file, "2026-11-24T10:00:00Z stdout {tag} {text}").unwrap();
+    }
+    let path = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(path.path(), &file).unwrap();
+
+    let text = "node: n\nworkers: 1\nkubernetes: { source: none }\nlogs: { outputs: [ { forward: { upstreams: ['h:1'] } } ] }";
+    let config = Arc::new(Config::parse(text, &|_| None).unwrap());
+    let registry = Registry::new();
+    let (accounts, metrics) =
+        (Accounts::register(&registry).unwrap(), LogMetrics::register(&registry).unwrap());
+    let account = accounts.output("forward");
+    let wakes = vec![Arc::new(Wake::new().unwrap())];
+    let (chunks, mut delivery) = mpsc::channel(8);
+    let share = Share::new(8 << 20, wakes.clone());
+    let lane = Lane::new(0, 1 << 20, Compression::None, chunks, share, account.clone());
+
+    let of = Arc::new(ContainerPath::parse("ns_pod_uid", "app").unwrap());
+    let settings = Settings::resolve(&config, &of, &Metadata::NotAsked, &[]);
+    let namespace_account = accounts.namespace("ns");
+    let container = Arc::new(Container::new(of.clone(), "/none".into(), namespace_account.clone(), settings));
+    let source = Arc::new(Source::plain(std::fs::File::open(path.path()).unwrap()));
+    let name = LogName::parse("0.log").unwrap();
+    let opened =
+        Opened { container: of, namespace_account, inode: (0, 0), name, path: path.path().into(), source };
+    container.update(|generations| generations.push(Arc::new(Generation::new(opened, 1))));
+    let inventory = Arc::new(Inventory::new(wakes));
+    inventory.add(container.clone());
+    inventory.changed(&container);
+    let order = Arc::new(Order::default());
+    order.finish();
+    let heartbeat = Heartbeats::new().register("reader");
+    let namespaces = NamespaceLimits::default();
+    Reader { index: 0, config, inventory, order, lanes: vec![lane], namespaces, metrics, heartbeat }.run();
+
+    let mut arrived = Vec::new();
+    while let Ok(chunk) = delivery.try_recv() {
+        arrived.extend(texts(&chunk));
+        chunk.settle(&[]);
+    }
+    let head = "2026-11-24T10:00:00Z stdout";
+    let joined = [format!("{head} P part, "), format!("{head} F {parsed}")];
+    let alone = format!("{head} F {PANICS_WHEN_PARSED}");
+    let open = format!("{head} P open, ");
+    assert_eq!(arrived, ["one", &joined[0], &joined[1], "two", &alone, "three", &open, "four"]);
+    let poison = format!("{head} F {PANICS}\n").len() as u64;
+    let dropped: Vec<_> = account.bytes_dropped().filter(|(_, bytes)| *bytes > 0).collect();
+    assert_eq!(dropped, [(DropReason::Poison, poison)]);
+    assert_eq!(account.bytes_read(), file.len() as u64);
+    assert_eq!(account.bytes_in_flight(), 0);
+}

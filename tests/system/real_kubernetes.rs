@@ -16,6 +16,7 @@ use sidelight_tests::forward_server::ForwardServer;
 use tempfile::TempDir;
 
 use crate::BINARY;
+use crate::real_receivers::receiver::Receiver;
 
 const CLUSTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/cluster/cluster");
 const IMAGE: &str = "sidelight.test/writer:1";
@@ -49,12 +50,16 @@ impl Stage {
 
     /// Starts an agent for this namespace; `forward` are further keys of its output.
     fn agent(&self, forward: &str) -> Agent {
-        let (data, namespace, address) =
-            (self.directory.path().display(), &self.namespace, self.server.address());
+        self.agent_for(self.server.address().port(), forward)
+    }
+
+    /// The same for another receiver on this machine.
+    fn agent_for(&self, port: u16, forward: &str) -> Agent {
+        let (data, namespace) = (self.directory.path().display(), &self.namespace);
         let config = format!(
             "node: ${{NODE_NAME}}\ndata_dir: {data}/data\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\nworkers: 2\n\
              kubernetes: {{ source: cluster }}\nlogs:\n  root: {LOGS}\n  namespaces: [{namespace}]\n  outputs:\n  - forward:\n      \
-             upstreams: ['{address}']\n      flush_interval: 50ms\n{forward}"
+             upstreams: ['127.0.0.1:{port}']\n      flush_interval: 50ms\n{forward}"
         );
         Agent::start(BINARY, self.directory.path(), &config)
     }
@@ -254,6 +259,29 @@ fn a_deployment_is_read_once_and_described_from_its_first_line() {
         for (key, expected) in told_later(pod) {
             assert_eq!(last["kubernetes"][key].as_str(), Some(expected), "{key}: {last}");
         }
+    }
+}
+
+/// Scenario: a Deployment writes, and the receiver is the Fluent organisation's.
+/// Guarantee: that holds every line once, each with what Kubernetes says of its pod.
+#[test]
+#[ignore = "needs a real Kubernetes and a receiver: just cluster up, tests/receivers/build"]
+fn a_deployment_arrives_whole_at_a_receiver_that_others_wrote() {
+    let stage = Stage::new("fluent");
+    let mut receiver = Receiver::fluent(&[]);
+    let agent = stage.agent_for(receiver.port, "");
+    let writer = Writer { lines: 2_000, rate: 500, bytes: 300 };
+    let pods = stage.deploy("web", 2, &writer);
+    wait_for("all lines", || pods.iter().all(|pod| receiver.count(name(pod)) == writer.lines));
+    agent.settle();
+    for pod in &pods {
+        assert_eq!(receiver.assert_complete_of(name(pod), writer.lines), 0);
+    }
+    for arrived in &receiver.arrivals.lock().unwrap().all {
+        let described = &arrived.record["kubernetes"];
+        assert_eq!((text(&described["owner_kind"]), text(&described["owner_name"])), ("Deployment", "web"));
+        assert_eq!(described["labels"]["app"], "web", "{}", arrived.record);
+        assert!(arrived.record["sidelight"].is_null(), "{}", arrived.record);
     }
 }
 

@@ -8,7 +8,7 @@
 //! - The Collector's receiver has neither shared key nor zstd (`conversion.go`, `parseEntries`); `log` and `message`
 //!   both become the body, the later one wins; an integer above `i64::MAX` becomes a text.
 
-mod receiver;
+pub(crate) mod receiver;
 
 use serde_json::json;
 use sidelight_tests::agent::Agent;

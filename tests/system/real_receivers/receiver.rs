@@ -18,57 +18,57 @@ const TAKEN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCont
 
 /// A record as its receiver understood it.
 #[derive(Clone, Debug)]
-pub(super) struct Arrived {
-    pub(super) tag: String,
+pub(crate) struct Arrived {
+    pub(crate) tag: String,
     /// Seconds and nanoseconds.
-    pub(super) time: (u64, u64),
-    pub(super) record: Value,
+    pub(crate) time: (u64, u64),
+    pub(crate) record: Value,
 }
 
 /// What has arrived so far.
 #[derive(Default)]
-pub(super) struct Arrivals {
-    pub(super) all: Vec<Arrived>,
+pub(crate) struct Arrivals {
+    pub(crate) all: Vec<Arrived>,
     /// How often each number of each writer came.
-    pub(super) times: BTreeMap<String, BTreeMap<u64, u64>>,
+    pub(crate) times: BTreeMap<String, BTreeMap<u64, u64>>,
 }
 
 // === impl Arrivals ===
 
 impl Arrivals {
-    pub(super) fn take(&mut self, arrived: Arrived) {
+    pub(crate) fn take(&mut self, arrived: Arrived) {
         if let Some((writer, number)) = sequence(&arrived.record) {
             *self.times.entry(writer).or_default().entry(number).or_default() += 1;
         }
         self.all.push(arrived);
     }
 
-    pub(super) fn count(&self, writer: &str) -> u64 {
+    pub(crate) fn count(&self, writer: &str) -> u64 {
         self.times.get(writer).map_or(0, |times| times.len() as u64)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Fluent,
     Collector,
 }
 
 /// A receiver in a process of its own. Its port stays the same over `kill` and `listen`.
-pub(super) struct Receiver {
-    pub(super) kind: Kind,
-    pub(super) port: u16,
-    pub(super) command: Command,
-    pub(super) child: Option<Child>,
-    pub(super) reader: Option<JoinHandle<()>>,
-    pub(super) arrivals: Arc<Mutex<Arrivals>>,
+pub(crate) struct Receiver {
+    pub(crate) kind: Kind,
+    pub(crate) port: u16,
+    pub(crate) command: Command,
+    pub(crate) child: Option<Child>,
+    pub(crate) reader: Option<JoinHandle<()>>,
+    pub(crate) arrivals: Arc<Mutex<Arrivals>>,
 }
 
 // === impl Receiver ===
 
 impl Receiver {
     /// The Fluent organisation's server; `environment` holds what clients must know.
-    pub(super) fn fluent(environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn fluent(environment: &[(&str, &str)]) -> Self {
         let port = free_port();
         let mut command = Command::new("node");
         command.arg(folder("fluent").join("server.js")).arg(port.to_string());
@@ -77,7 +77,7 @@ impl Receiver {
     }
 
     /// The Collector, and behind it a sink that takes its OTLP.
-    pub(super) fn collector() -> Self {
+    pub(crate) fn collector() -> Self {
         let arrivals = Arc::<Mutex<Arrivals>>::default();
         let sink = TcpListener::bind("127.0.0.1:0").unwrap();
         let sink_port = sink.local_addr().unwrap().port();
@@ -95,14 +95,14 @@ impl Receiver {
         Self::start(Kind::Collector, port, command, arrivals)
     }
 
-    pub(super) fn start(kind: Kind, port: u16, command: Command, arrivals: Arc<Mutex<Arrivals>>) -> Self {
+    pub(crate) fn start(kind: Kind, port: u16, command: Command, arrivals: Arc<Mutex<Arrivals>>) -> Self {
         let mut receiver = Receiver { kind, port, command, child: None, reader: None, arrivals };
         receiver.listen();
         receiver
     }
 
     /// Starts the process and waits until it listens.
-    pub(super) fn listen(&mut self) {
+    pub(crate) fn listen(&mut self) {
         let mut child = self.command.spawn().unwrap();
         let arrivals = self.arrivals.clone();
         let read = |stdout| std::thread::spawn(move || take_printed(stdout, &arrivals));
@@ -112,7 +112,7 @@ impl Receiver {
     }
 
     /// kill -9; then everything is counted that it had taken.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -123,24 +123,29 @@ impl Receiver {
     }
 
     /// How many different lines of a writer have arrived.
-    pub(super) fn count(&self, writer: &str) -> u64 {
+    pub(crate) fn count(&self, writer: &str) -> u64 {
         self.arrivals.lock().unwrap().count(writer)
     }
 
     /// Waits until every line of a writer has arrived.
-    pub(super) fn wait_for(&self, log: &Log) {
+    pub(crate) fn wait_for(&self, log: &Log) {
         eventually("all lines", || self.count(&log.writer) == log.next);
     }
 
     /// Checks that every line of a writer arrived, and no other; gives how many came again. The receiver is gone then.
-    pub(super) fn assert_complete(&mut self, log: &Log) -> u64 {
+    pub(crate) fn assert_complete(&mut self, log: &Log) -> u64 {
+        self.assert_complete_of(&log.writer, log.next)
+    }
+
+    /// The same for a writer of which only the name and the number of lines are at hand.
+    pub(crate) fn assert_complete_of(&mut self, writer: &str, lines: u64) -> u64 {
         self.kill();
         let arrivals = self.arrivals.lock().unwrap();
-        let times = &arrivals.times[&log.writer];
-        let missing: Vec<u64> = (0..log.next).filter(|number| !times.contains_key(number)).collect();
+        let times = &arrivals.times[writer];
+        let missing: Vec<u64> = (0..lines).filter(|number| !times.contains_key(number)).collect();
         let some = &missing[..missing.len().min(10)];
-        assert!(missing.is_empty(), "{} of {} lines are lost: {some:?}", missing.len(), log.next);
-        assert_eq!(times.len() as u64, log.next, "lines that were never written");
+        assert!(missing.is_empty(), "{} of {lines} lines are lost: {some:?}", missing.len());
+        assert_eq!(times.len() as u64, lines, "lines that were never written");
         times.values().map(|times| times - 1).sum()
     }
 }
@@ -152,7 +157,7 @@ impl Drop for Receiver {
 }
 
 /// A port below those that the system gives to outgoing connections, so that it stays free while its receiver is away.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static TRIED: AtomicU16 = AtomicU16::new(0);
     loop {
         let port = 20_000 + std::process::id() as u16 % 10_000 + TRIED.fetch_add(1, Ordering::SeqCst);
@@ -164,7 +169,7 @@ pub(super) fn free_port() -> u16 {
 }
 
 /// Where `tests/receivers/build` has put a receiver.
-pub(super) fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/receivers/build");
     let output = Command::new(build).args(["--where", name]).output().unwrap();
     assert!(output.status.success(), "{name} is not built; run tests/receivers/build");
@@ -172,7 +177,7 @@ pub(super) fn folder(name: &str) -> PathBuf {
 }
 
 /// Reads what the Fluent server prints. A last line that a kill has cut was not acknowledged.
-pub(super) fn take_printed(stdout: impl Read, arrivals: &Mutex<Arrivals>) {
+pub(crate) fn take_printed(stdout: impl Read, arrivals: &Mutex<Arrivals>) {
     let mut reader = BufReader::new(stdout);
     let mut line = String::new();
     while reader.read_line(&mut line).is_ok_and(|read| read > 0) && line.ends_with('\n') {
@@ -185,7 +190,7 @@ pub(super) fn take_printed(stdout: impl Read, arrivals: &Mutex<Arrivals>) {
 }
 
 /// One connection of the Collector: each request is answered when its records are taken.
-pub(super) fn take_otlp(stream: &TcpStream, arrivals: &Mutex<Arrivals>) -> io::Result<()> {
+pub(crate) fn take_otlp(stream: &TcpStream, arrivals: &Mutex<Arrivals>) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut length = 0;
@@ -217,11 +222,11 @@ pub(super) fn take_otlp(stream: &TcpStream, arrivals: &Mutex<Arrivals>) -> io::R
     }
 }
 
-pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-pub(super) fn from_otlp(log: &Value) -> Arrived {
+pub(crate) fn from_otlp(log: &Value) -> Arrived {
     let nanos: u64 = log["timeUnixNano"].as_str().unwrap().parse().unwrap();
     let mut record = plain_map(&log["attributes"]);
     let tag = record.remove("fluent.tag").unwrap().as_str().unwrap().to_owned();
@@ -229,12 +234,12 @@ pub(super) fn from_otlp(log: &Value) -> Arrived {
     Arrived { tag, time: (nanos / 1_000_000_000, nanos % 1_000_000_000), record: Value::Object(record) }
 }
 
-pub(super) fn plain_map(entries: &Value) -> Map<String, Value> {
+pub(crate) fn plain_map(entries: &Value) -> Map<String, Value> {
     items(entries).map(|entry| (entry["key"].as_str().unwrap().to_owned(), plain(&entry["value"]))).collect()
 }
 
 /// OTLP's `AnyValue` without what it says about the type.
-pub(super) fn plain(any: &Value) -> Value {
+pub(crate) fn plain(any: &Value) -> Value {
     let Some((kind, value)) = any.as_object().and_then(|any| any.iter().next()) else { return Value::Null };
     match kind.as_str() {
         "intValue" => json!(value.as_str().unwrap().parse::<i64>().unwrap()),
@@ -245,7 +250,7 @@ pub(super) fn plain(any: &Value) -> Value {
 }
 
 /// The `seq=WRITER:NUMBER` of a record's text.
-pub(super) fn sequence(record: &Value) -> Option<(String, u64)> {
+pub(crate) fn sequence(record: &Value) -> Option<(String, u64)> {
     let text = ["log", "message"].into_iter().find_map(|key| record[key].as_str())?;
     let (writer, rest) = text.strip_prefix("seq=")?.split_once(':')?;
     Some((writer.to_owned(), rest.split(' ').next()?.parse().ok()?))

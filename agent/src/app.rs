@@ -231,23 +231,18 @@ fn reload_config(file: &Path, old: &Config, health: &Health) -> Option<Config> {
 
 /// Puts back what takes effect only at a start, and says so.
 fn keep_until_restart(mut new: Config, old: &Config) -> Config {
-    let keep = |key: &str, changed: bool| {
-        if changed {
+    fn keep<T: PartialEq + Clone>(key: &str, new: &mut T, old: &T) {
+        if new != old {
             tracing::warn!(key, "this key takes effect only after a restart");
+            new.clone_from(old);
         }
-    };
-    keep("node", new.node != old.node);
-    keep("data_dir", new.data_dir != old.data_dir);
-    keep("admin", new.admin != old.admin);
-    keep("kubernetes.source", new.kubernetes.source != old.kubernetes.source);
-    keep("kubernetes.file", new.kubernetes.file != old.kubernetes.file);
-    keep("logs.namespace_labels", new.logs.namespace_labels != old.logs.namespace_labels);
-    new.node.clone_from(&old.node);
-    new.data_dir.clone_from(&old.data_dir);
-    new.admin.clone_from(&old.admin);
-    new.kubernetes.source = old.kubernetes.source;
-    new.kubernetes.file.clone_from(&old.kubernetes.file);
-    new.logs.namespace_labels = old.logs.namespace_labels;
+    }
+    keep("node", &mut new.node, &old.node);
+    keep("data_dir", &mut new.data_dir, &old.data_dir);
+    keep("admin", &mut new.admin, &old.admin);
+    keep("kubernetes.source", &mut new.kubernetes.source, &old.kubernetes.source);
+    keep("kubernetes.file", &mut new.kubernetes.file, &old.kubernetes.file);
+    keep("logs.namespace_labels", &mut new.logs.namespace_labels, &old.logs.namespace_labels);
     new
 }
 

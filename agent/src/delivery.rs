@@ -8,3 +8,13 @@ pub mod secret;
 pub mod status;
 pub mod stdout;
 pub mod tls;
+
+use tokio::time::Instant;
+
+/// Waits until `time`; without one, for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

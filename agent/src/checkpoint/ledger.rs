@@ -59,11 +59,6 @@ impl<T> Lane<T> {
         }
     }
 
-    /// Slots that are not yet committed.
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
     /// Whether everything is committed.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
@@ -120,11 +115,6 @@ impl SharedLane {
     pub fn reserve(self: &Arc<Self>, parts: Vec<Part>) -> Receipt {
         let number = self.lane.lock().unwrap_or_else(PoisonError::into_inner).reserve(parts);
         Receipt { lane: self.clone(), number }
-    }
-
-    /// Chunks and position updates that are not yet committed.
-    pub fn open_slots(&self) -> usize {
-        self.lane.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Slots committed so far.

@@ -26,6 +26,7 @@ use crate::delivery::forward::parcel::{Parcel, Parcels};
 use crate::delivery::forward::upstreams::Upstreams;
 use crate::delivery::secret::Secret;
 use crate::delivery::status::OutputStatus;
+use crate::delivery::until;
 
 /// Parcels that wait here for a place in a pipeline; more wait in the channel.
 const PENDING: usize = 4;
@@ -99,14 +100,8 @@ pub async fn run(
 async fn deadline_passed(stop: &mut watch::Receiver<Option<Instant>>) {
     loop {
         let deadline = *stop.borrow_and_update();
-        let passed = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = passed => return,
+            () = until(deadline) => return,
             changed = stop.changed() => if changed.is_err() {
                 return;
             }
@@ -253,12 +248,5 @@ impl Dispatcher {
         let (suspects, others): (Vec<_>, Vec<_>) = parcels.partition(Parcel::is_suspect);
         self.pending.extend(suspects);
         others.into_iter().rev().for_each(|parcel| self.pending.push_front(parcel));
-    }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
     }
 }

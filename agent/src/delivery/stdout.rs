@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::delivery::chunk::Chunk;
 use crate::delivery::status::OutputStatus;
+use crate::delivery::until;
 
 /// How long to wait before a write that failed is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ pub async fn run(
         let deadline = *stop.borrow_and_update();
         let chunk = tokio::select! {
             chunk = chunks.recv() => chunk,
-            () = passed(deadline) => return,
+            () = until(deadline) => return,
             changed = stop.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,
@@ -58,11 +59,4 @@ async fn write(chunk: Chunk) -> (Chunk, std::io::Result<()>) {
         (chunk, result)
     });
     written.await.expect("writing bytes does not panic, and the task is never cancelled")
-}
-
-async fn passed(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use rmpv::Value;
 
 use super::receiver::Received;
-use crate::cli::print;
 
 /// A plain line so often.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
@@ -42,7 +41,7 @@ impl View {
     }
 
     pub(super) fn begin(&self, directory: &Path, receiver: SocketAddr) {
-        print(&format!(
+        write(&format!(
             "An embedded node in {}: four pods write logs, the pipeline reads them,\n\
              a Forward receiver on {receiver} acknowledges and counts. Ctrl-C ends it.\n\n",
             directory.display()
@@ -98,7 +97,7 @@ impl View {
             _ => "LINES ARE MISSING",
         };
         let _ = writeln!(text, "{verdict}; {} came twice", received.duplicates);
-        print(&text);
+        write(&text);
         missing == 0 && !expected.is_empty()
     }
 
@@ -122,6 +121,7 @@ impl View {
     }
 }
 
+/// False when nobody reads any more.
 fn write(text: &str) -> bool {
     std::io::stdout().lock().write_all(text.as_bytes()).is_ok()
 }

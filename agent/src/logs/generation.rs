@@ -70,7 +70,7 @@ pub struct Opened {
     /// Its path now.
     pub path: PathBuf,
     /// The open file.
-    pub source: Arc<Source>,
+    pub source: Option<Arc<Source>>,
 }
 
 // === impl Position ===
@@ -101,7 +101,7 @@ impl Generation {
             name: Mutex::new(opened.name),
             path: Mutex::new(opened.path),
             identity: OnceLock::new(),
-            source: Mutex::new(Some(opened.source)),
+            source: Mutex::new(opened.source),
             size: AtomicU64::new(0),
             listed: AtomicBool::new(true),
             given_up: AtomicBool::new(false),
@@ -138,23 +138,15 @@ impl Generation {
     }
 
     fn again(&self, outputs: usize) -> Self {
-        Generation {
+        let opened = Opened {
             container: self.container.clone(),
             namespace_account: self.namespace_account.clone(),
             inode: self.inode,
-            restart: self.restart,
-            opened: self.opened,
-            name: Mutex::new(self.name()),
-            path: Mutex::new(self.path()),
-            identity: OnceLock::new(),
-            source: Mutex::new(self.source()),
-            size: AtomicU64::new(0),
-            listed: AtomicBool::new(true),
-            given_up: AtomicBool::new(false),
-            end: AtomicU64::new(u64::MAX),
-            positions: (0..outputs).map(|_| Position::new()).collect(),
-            unknown: OnceLock::new(),
-        }
+            name: self.name(),
+            path: self.path(),
+            source: self.source(),
+        };
+        Generation { opened: self.opened, ..Generation::new(opened, outputs) }
     }
 
     /// Whose log it is.

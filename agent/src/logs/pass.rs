@@ -223,6 +223,7 @@ impl<F: Format> Pass<'_, F> {
             stream: line.stream,
             content: &line.content,
             truncated: false,
+            raw: false,
             source: at.end - at.start,
             origin: (window.generation, at.start),
         };
@@ -303,6 +304,7 @@ impl<F: Format> Pass<'_, F> {
                     stream,
                     content: &assembled.content,
                     truncated: assembled.truncated,
+                    raw: false,
                     source: source - cut,
                     origin: first
                         .as_ref()
@@ -330,28 +332,17 @@ impl<F: Format> Pass<'_, F> {
 
     /// Sends a line without a head as it is.
     fn raw(&mut self, generation: &Arc<Generation>, at: Extent, line: &[u8]) -> Result<(), Blocked> {
-        let content = &line[..line.len().min(self.max_record)];
-        let cut = (line.len() - content.len()) as u64;
-        self.room(generation, at.start, content.len())?;
+        self.room(generation, at.start, line.len())?;
         let record = Record {
             time: self.cursor.last_time,
             stream: Stream::Stdout,
-            content,
-            truncated: cut > 0,
-            source: at.end - at.start - cut,
+            content: line,
+            truncated: false,
+            raw: true,
+            source: at.end - at.start,
             origin: (generation, at.start),
         };
-        self.encoder.encode_raw(
-            self.lane,
-            generation,
-            self.settings,
-            &mut self.cursor.record,
-            record,
-            self.metrics,
-        );
-        if cut > 0 {
-            self.lane.drop_bytes(generation, DropReason::Truncated, 0, cut);
-        }
+        self.encode(generation, record);
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub struct Record<'a> {
     pub content: &'a [u8],
     /// Whether the text was cut.
     pub truncated: bool,
+    /// It has no head, or made the pass panic: it is sent as it is, past rates, samples, drop rules and parsing.
+    pub raw: bool,
     /// Source bytes that it stands for.
     pub source: u64,
     /// Where it begins: the file and the offset.
@@ -132,32 +134,20 @@ impl<F: Format> RecordEncoder<F> {
         record: Record<'_>,
         metrics: &LogMetrics,
     ) {
-        if let Some(reason) = self.refuses(lane.output, settings, kept, &record) {
+        if !record.raw
+            && let Some(reason) = self.refuses(lane.output, settings, kept, &record)
+        {
             lane.drop_bytes(generation, reason, 1, record.source);
             return;
         }
-        let level = self.write(lane, generation, settings, kept, &record, true, metrics);
-        let dropped = settings.drop.iter().any(|rule| rule.drops(record.content, level));
+        let level = self.write(lane, generation, settings, kept, &record, metrics);
+        let dropped = !record.raw && settings.drop.iter().any(|rule| rule.drops(record.content, level));
         if dropped {
             lane.rollback();
             lane.drop_bytes(generation, DropReason::Filter, 1, record.source);
         } else {
             lane.add_record(generation, record.source);
         }
-    }
-
-    /// Adds the record as raw text.
-    pub fn encode_raw(
-        &mut self,
-        lane: &mut Lane,
-        generation: &Arc<Generation>,
-        settings: &Settings,
-        kept: &mut Kept,
-        record: Record<'_>,
-        metrics: &LogMetrics,
-    ) {
-        self.write(lane, generation, settings, kept, &record, false, metrics);
-        lane.add_record(generation, record.source);
     }
 
     fn refuses(
@@ -198,7 +188,6 @@ impl<F: Format> RecordEncoder<F> {
         settings: &Settings,
         kept: &mut Kept,
         record: &Record<'_>,
-        parsed: bool,
         metrics: &LogMetrics,
     ) -> Option<Level> {
         let restart = generation.restart;
@@ -227,11 +216,11 @@ impl<F: Format> RecordEncoder<F> {
         };
         #[cfg(test)]
         assert!(
-            !(text.contains(PANICS) || (parsed && text.contains(PANICS_WHEN_PARSED))),
+            !(text.contains(PANICS) || (!record.raw && text.contains(PANICS_WHEN_PARSED))),
             "asked for by a test"
         );
         let start = lane.buffer.len();
-        if parsed && settings.parse != Parse::None {
+        if !record.raw && settings.parse != Parse::None {
             match write_parsed(
                 &mut self.format,
                 &self.config,

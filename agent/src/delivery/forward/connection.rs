@@ -18,6 +18,7 @@ use crate::delivery::forward::handshake;
 use crate::delivery::forward::parcel::Parcel;
 use crate::delivery::forward::upstreams::{PIPELINE, jittered};
 use crate::delivery::tls;
+use crate::delivery::until;
 
 /// For resolving, connecting, TLS and the handshake, each.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -308,11 +309,4 @@ async fn write_all(parts: [&[u8]; 3], writer: &mut (impl AsyncWrite + Unpin)) ->
         }
     }
     writer.flush().await
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
 }

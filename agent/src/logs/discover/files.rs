@@ -73,7 +73,7 @@ impl Tree {
                 inode: opened.inode,
                 name: name.clone(),
                 path: path.to_owned(),
-                source: Arc::new(source),
+                source: Some(Arc::new(source)),
             },
             self.discovery.config.logs.outputs.len(),
         );

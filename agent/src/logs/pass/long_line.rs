@@ -78,6 +78,7 @@ impl<F: Format> Pass<'_, F> {
             stream: line.stream,
             content: &line.content,
             truncated: true,
+            raw: false,
             source: at.end - at.start,
             origin: (generation, at.start),
         };

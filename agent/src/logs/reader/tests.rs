@@ -63,7 +63,7 @@ fn a_line_that_panics_is_sent_raw_with_all_that_was_joined_to_it_and_dropped_if_
     let settings = Settings::resolve(&config, &of, &Metadata::NotAsked, &[]);
     let namespace_account = accounts.namespace("ns");
     let container = Arc::new(Container::new(of.clone(), "/none".into(), namespace_account.clone(), settings));
-    let source = Arc::new(Source::plain(std::fs::File::open(path.path()).unwrap()));
+    let source = Some(Arc::new(Source::plain(std::fs::File::open(path.path()).unwrap())));
     let name = LogName::parse("0.log").unwrap();
     let opened =
         Opened { container: of, namespace_account, inode: (0, 0), name, path: path.path().into(), source };

@@ -277,3 +277,23 @@ fn takes(
     });
     (takes, tag.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_writes_to_stdout_never_reads_its_own_pod() {
+        let resolve = |output: &str, own: &str| {
+            let text = format!("kubernetes: {{ source: none }}\nlogs: {{ outputs: [ {output} ] }}");
+            let config = Config::parse(&text, &|_| None).unwrap();
+            let path = ContainerPath::parse("ns_agent-1_uid-1", "app").unwrap();
+            Settings::resolve(&config, &path, &Metadata::NotAsked, &[own.to_owned()]).collect
+        };
+        for own in ["agent-1", "uid-1"] {
+            assert!(matches!(resolve("{ stdout: {} }", own), Takes::No(_)), "{own}");
+        }
+        assert_eq!(resolve("{ stdout: {} }", "another"), Takes::Yes);
+        assert_eq!(resolve("{ forward: { upstreams: ['h:1'] } }", "agent-1"), Takes::Yes);
+    }
+}

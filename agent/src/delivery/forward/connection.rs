@@ -310,3 +310,36 @@ async fn write_all(parts: [&[u8]; 3], writer: &mut (impl AsyncWrite + Unpin)) ->
     }
     writer.flush().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every connection resolves the name for itself, and none lives for ever: so a receiver that moves is found. The
+    /// name has an address at which nobody listens, where the system has IPv6.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_tries_every_address_and_retires_in_peace_for_the_next_to_resolve_anew() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let config = Config {
+            name: "out".to_owned(),
+            self_hostname: "node".to_owned(),
+            upstreams: Vec::new(),
+            ack: true,
+            ack_timeout: Duration::from_secs(60),
+            shared_key: None,
+            username: String::new(),
+            password: None,
+            tls: crate::config::Tls::default(),
+        };
+        let id = ConnectionId { upstream: 0, number: 1 };
+        let ((_parcels, receiver), (events, mut inbox)) = (mpsc::channel(1), mpsc::channel(8));
+        tokio::spawn(run(Arc::new(config), id, address, receiver, events));
+        let _accepted = listener.accept().await.unwrap();
+        assert!(matches!(inbox.recv().await, Some(Event::Up(_))));
+        let begun = Instant::now();
+        let ended = inbox.recv().await;
+        assert!(matches!(ended, Some(Event::Ended(_, Remains { error: None, .. }))), "{ended:?}");
+        assert!(begun.elapsed() >= MAX_AGE / 2);
+    }
+}

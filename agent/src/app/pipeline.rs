@@ -27,9 +27,9 @@ use crate::logs::reader::{Order, Reader};
 use crate::logs::record::NamespaceLimits;
 use crate::wake::Wake;
 
-/// Chunks that wait for a delivery of one output, at most; the memory share is reached long before, unless chunks are
-/// tiny.
-const WAITING_CHUNKS: usize = 256;
+/// Chunks that wait for a delivery of one output, at most: enough that it never waits for a reader. What is read further
+/// ahead only takes memory, and has left the processor's cache when it is sent.
+const WAITING_CHUNKS: usize = 4;
 
 /// What says which pod this process runs in: the Downward API's variables, else the host name, which is the pod's.
 const OWN_POD: [&str; 3] = ["POD_UID", "POD_NAME", "HOSTNAME"];

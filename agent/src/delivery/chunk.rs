@@ -62,7 +62,9 @@ impl Chunk {
     /// counted as dropped, the others as delivered, and the lane may commit what lies before.
     pub fn settle(self, rejected: &[usize]) {
         self.receipt.settle(&self.marks, rejected);
-        self.credit.recycle(self.entries);
+        if self.compression == Compression::None {
+            self.credit.recycle(self.entries);
+        }
     }
 }
 

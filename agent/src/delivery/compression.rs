@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use flate2::{Compress, Compression as Level, Crc, FlushCompress, Status};
+use flate2::{Compress, Compression as Level, FlushCompress, Status};
 
 use crate::delivery::chunk::Compression;
 
@@ -66,10 +66,8 @@ fn gzip(encoder: &mut Compress, entries: &[u8]) -> Option<Vec<u8>> {
             Status::Ok | Status::BufError => bytes.reserve(bytes.capacity() / 2),
         }
     }
-    let mut crc = Crc::new();
-    crc.update(entries);
-    bytes.extend_from_slice(&crc.sum().to_le_bytes());
-    bytes.extend_from_slice(&crc.amount().to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(entries).to_le_bytes());
+    bytes.extend_from_slice(&u32::try_from(entries.len()).ok()?.to_le_bytes());
     Some(bytes)
 }
 

@@ -28,8 +28,8 @@ use crate::delivery::secret::Secret;
 use crate::delivery::status::OutputStatus;
 use crate::delivery::until;
 
-/// Parcels that wait here for a place in a pipeline; more wait in the channel.
-const PENDING: usize = 4;
+/// Parcels that wait here for a place in a pipeline; the others wait in the channel.
+const PENDING: usize = 1;
 
 /// A Forward output.
 #[derive(Clone, Debug)]

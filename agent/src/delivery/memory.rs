@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::wake::Wake;
 
-/// Buffers kept for the next chunks of an output.
+/// Empty buffers that an output keeps while it has little to do.
 const SPARE_BUFFERS: usize = 2;
 
 /// One output's share of the memory budget, in bytes.
@@ -61,11 +61,16 @@ impl Share {
         self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
     }
 
-    /// An empty buffer of at least `bytes`, one that was used before if there is one: fresh memory costs a page fault
-    /// every 4 KiB.
+    /// An empty buffer of `bytes`, the one that was used last if there is one: fresh memory costs a page fault every
+    /// 4 KiB, and the last is still in the processor's cache.
     pub fn buffer(&self, bytes: usize) -> Vec<u8> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.filter(|buffer| buffer.capacity() >= bytes).unwrap_or_else(|| Vec::with_capacity(bytes))
+        spare.unwrap_or_else(|| Vec::with_capacity(bytes))
+    }
+
+    /// Gives back to the system what is not needed while there is little to do.
+    pub fn trim(&self) {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).truncate(SPARE_BUFFERS);
     }
 
     /// Bytes in use.
@@ -87,12 +92,13 @@ impl Credit {
 }
 
 impl Credit {
-    /// Ends the credit and keeps its buffer for the next chunk.
+    /// Ends the credit and keeps its buffer for the next chunk, if it is one for a whole chunk. Credits and spare
+    /// buffers together stay within the limit: a buffer is spare only from when its credit ends, and the next credit
+    /// takes it.
     pub fn recycle(self, mut buffer: Vec<u8>) {
-        let mut spare = self.share.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARE_BUFFERS && buffer.capacity() <= self.bytes {
+        if buffer.capacity() == self.bytes {
             buffer.clear();
-            spare.push(buffer);
+            self.share.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         }
     }
 }

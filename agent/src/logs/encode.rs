@@ -6,7 +6,7 @@ mod msgpack;
 pub use json::JsonLines;
 pub use msgpack::Forward;
 
-use crate::logs::split::{Stream, Time};
+use crate::logs::split::Time;
 
 /// Takes values in the order in which they stand in a record and writes them to a buffer.
 pub trait ValueSink {
@@ -54,14 +54,8 @@ pub trait Format {
     where
         Self: 'a;
 
-    /// Begins a record behind what is in the buffer: its time, its stream, the fragment. Top-level entries follow.
-    fn begin<'a>(
-        &'a mut self,
-        buffer: &'a mut Vec<u8>,
-        time: Time,
-        stream: Stream,
-        fragment: &Fragment,
-    ) -> Self::Sink<'a>;
+    /// Begins a record behind what is in the buffer: its time, then the fragment. Top-level entries follow.
+    fn begin<'a>(&'a mut self, buffer: &'a mut Vec<u8>, time: Time, fragment: &Fragment) -> Self::Sink<'a>;
 
     /// Ends the record.
     fn end(sink: Self::Sink<'_>);
@@ -74,12 +68,8 @@ pub trait Format {
 
 impl Fragment {
     /// Bytes of the fragment.
+    #[allow(clippy::len_without_is_empty, reason = "every record has a stream: none is empty")]
     pub fn len(&self) -> usize {
         self.bytes.len()
-    }
-
-    /// Whether it has no entry.
-    pub fn is_empty(&self) -> bool {
-        self.entries == 0
     }
 }

@@ -158,6 +158,12 @@ impl Lane {
         self.parts.iter().map(|part| part.bytes).sum()
     }
 
+    /// Everything there was is read: sends the chunk, and gives back memory that a backlog has needed.
+    pub fn flush(&mut self) {
+        self.close();
+        self.share.trim();
+    }
+
     /// Sends the chunk; one without records only moves the positions.
     pub fn close(&mut self) {
         if self.parts.is_empty() {

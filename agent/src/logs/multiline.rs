@@ -195,12 +195,16 @@ fn begins_record(line: &[u8]) -> bool {
 
 /// `Exception in thread …` or `package.SomeException: message`.
 fn is_java_head(line: &[u8]) -> bool {
-    let class = line.split(|byte| *byte == b':').next().unwrap_or_default();
-    let is_class = class.contains(&b'.')
-        && class.first().is_some_and(u8::is_ascii_lowercase)
-        && class.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._$".contains(byte))
-        && (class.ends_with(b"Exception") || class.ends_with(b"Error") || class.ends_with(b"Throwable"));
-    is_class || line.starts_with(b"Exception in thread ")
+    match line.first() {
+        Some(b'a'..=b'z') => {
+            let is_other = |byte: &u8| !(byte.is_ascii_alphanumeric() || b"._$".contains(byte));
+            let (class, rest) = line.split_at(line.iter().position(is_other).unwrap_or(line.len()));
+            matches!(rest, [] | [b':', ..])
+                && class.contains(&b'.')
+                && [&b"Exception"[..], b"Error", b"Throwable"].iter().any(|end| class.ends_with(end))
+        }
+        first => first == Some(&b'E') && line.starts_with(b"Exception in thread "),
+    }
 }
 
 fn is_java_frame(line: &[u8]) -> bool {

@@ -249,7 +249,7 @@ impl Sweeper {
         pending.append(&mut later);
         pending.append(&mut more);
         if pending.is_empty() {
-            self.reader.lanes[output].close();
+            self.reader.lanes[output].flush();
         }
         self.say_what_is_open(output);
     }

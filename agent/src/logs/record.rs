@@ -49,8 +49,8 @@ pub struct Record<'a> {
 /// What the encoder keeps about one container for one output.
 #[derive(Debug, Default)]
 pub struct Kept {
-    /// Metadata of the container, encoded: with the restart that it is for.
-    fragment: Option<(u32, Fragment)>,
+    /// Metadata of the container, encoded, by stream: with the restart that they are for.
+    fragments: [Option<(u32, Fragment)>; 2],
     limit: Limit,
 }
 
@@ -80,12 +80,12 @@ pub struct RecordEncoder<F> {
 impl Kept {
     /// The container's metadata have changed, or it will not be read for a while.
     pub fn forget(&mut self) {
-        self.fragment = None;
+        self.fragments = [None, None];
     }
 
     /// Bytes that a record has beside its text.
     pub fn overhead(&self) -> usize {
-        self.fragment.as_ref().map_or(1024, |(_, fragment)| fragment.len()) + 64
+        self.fragments.iter().flatten().map(|(_, fragment)| fragment.len()).max().unwrap_or(1024) + 64
     }
 }
 
@@ -191,21 +191,21 @@ impl<F: Format> RecordEncoder<F> {
         metrics: &LogMetrics,
     ) -> Option<Level> {
         let restart = generation.restart;
-        if kept.fragment.as_ref().is_none_or(|(of, _)| *of != restart) {
-            let config = &self.config;
-            let fragment = self
-                .format
-                .fragment(|sink| metadata(sink, config, generation.container(), settings, restart));
-            kept.fragment = Some((restart, fragment));
+        let kept = &mut kept.fragments[record.stream as usize];
+        if kept.as_ref().is_none_or(|(of, _)| *of != restart) {
+            let (config, path) = (&self.config, generation.container());
+            let fragment =
+                self.format.fragment(|sink| metadata(sink, config, path, settings, restart, record.stream));
+            *kept = Some((restart, fragment));
         }
-        let fragment = kept.fragment.as_ref().map(|(_, fragment)| fragment)?;
+        let fragment = kept.as_ref().map(|(_, fragment)| fragment)?;
         let [first, second] = &mut self.redacted;
         let redacted = match &settings.redactors[..] {
             [] => record.content,
             [one] => one.apply(record.content, first),
             [one, two, ..] => two.apply(one.apply(record.content, first), second),
         };
-        let text = match std::str::from_utf8(redacted) {
+        let text = match simdutf8::basic::from_utf8(redacted) {
             Ok(text) => text,
             Err(_) => {
                 metrics.parse_failures.utf8.inc();
@@ -236,7 +236,7 @@ impl<F: Format> RecordEncoder<F> {
             }
             lane.buffer.truncate(start);
         }
-        let mut sink = self.format.begin(&mut lane.buffer, record.time, record.stream, fragment);
+        let mut sink = self.format.begin(&mut lane.buffer, record.time, fragment);
         sink.key("log");
         sink.str(text);
         remarks(&mut sink, settings, record);
@@ -256,7 +256,7 @@ fn write_parsed<F: Format>(
     text: &str,
 ) -> Outcome {
     let into = config.logs.parse_into.as_str();
-    let mut sink = format.begin(buffer, record.time, record.stream, fragment);
+    let mut sink = format.begin(buffer, record.time, fragment);
     if !into.is_empty() {
         sink.key(into);
         sink.map_begin();

@@ -47,11 +47,13 @@ pub struct Line<'a> {
     pub content: Cow<'a, [u8]>,
 }
 
-/// Reads heads; keeps the last date, since the lines of a file share it.
+/// Reads heads; keeps the last minute, since the lines of a file share it.
 #[derive(Debug, Default)]
 pub struct Splitter {
-    date: [u8; 10],
-    midnight: i64,
+    /// `YYYY-MM-DDTHH:MM:`
+    minute: [u8; 17],
+    /// Seconds from the epoch to that minute.
+    begun: i64,
 }
 
 // === impl Time ===
@@ -97,22 +99,20 @@ impl Splitter {
     /// `TIME SP (stdout|stderr) SP TAG[:TAG…] SP CONTENT`; the first tag is `P` or `F`, further ones are reserved
     /// (kubelet, `pkg/kubelet/kuberuntime/logs/logs.go`, `parseCRILog`).
     fn cri<'a>(&mut self, line: &'a [u8]) -> Option<Line<'a>> {
-        // Every time is 20 to 35 bytes.
-        let space = line.iter().take(36).skip(20).position(|byte| *byte == b' ')? + 20;
-        let time = self.time(&line[..space])?;
-        let (stream, rest) = match line.get(space + 1..space + 8)? {
-            b"stdout " => (Stream::Stdout, &line[space + 8..]),
-            b"stderr " => (Stream::Stderr, &line[space + 8..]),
+        let (time, rest) = self.time(line)?;
+        let (stream, rest) = match rest.split_first_chunk()? {
+            (b" stdout ", rest) => (Stream::Stdout, rest),
+            (b" stderr ", rest) => (Stream::Stderr, rest),
             _ => return None,
         };
-        let partial = match rest.first()? {
-            b'F' => false,
-            b'P' => true,
+        let (partial, rest) = match rest.split_first()? {
+            (b'F', rest) => (false, rest),
+            (b'P', rest) => (true, rest),
             _ => return None,
         };
-        let content = match rest.get(1) {
-            Some(b' ') => &rest[2..],
-            Some(b':') => &rest[memchr::memchr(b' ', rest)? + 1..],
+        let content = match rest.split_first()? {
+            (b' ', content) => content,
+            (b':', tags) => &tags[memchr::memchr(b' ', tags)? + 1..],
             _ => return None,
         };
         Some(Line { time, stream, partial, content: Cow::Borrowed(content) })
@@ -135,31 +135,29 @@ impl Splitter {
             "stderr" => Stream::Stderr,
             _ => return None,
         };
-        Some(Line { time: self.time(entry.time.as_bytes())?, stream, partial, content: Cow::Owned(log) })
+        let (time, b"") = self.time(entry.time.as_bytes())? else { return None };
+        Some(Line { time, stream, partial, content: Cow::Owned(log) })
     }
 
-    /// RFC 3339 with `Z` or an offset, and 0 to 9 digits of a second.
-    fn time(&mut self, text: &[u8]) -> Option<Time> {
-        let (date, clock) = text.split_at_checked(10)?;
-        if self.date != date {
-            self.midnight = midnight(date)?;
-            self.date.copy_from_slice(date);
+    /// RFC 3339 with `Z` or an offset, and 0 to 9 digits of a second; and what follows it.
+    fn time<'a>(&mut self, text: &'a [u8]) -> Option<(Time, &'a [u8])> {
+        let (minute, rest) = text.split_first_chunk()?;
+        if self.minute != *minute {
+            self.begun = start_of_minute(minute)?;
+            self.minute = *minute;
         }
-        let [b'T', h1, h2, b':', m1, m2, b':', s1, s2, rest @ ..] = clock else { return None };
-        let seconds = two(*h1, *h2)? * 3600 + two(*m1, *m2)? * 60 + two(*s1, *s2)?;
-        let (nanos, zone) = match rest {
-            [b'.', fraction @ ..] => fraction_and_zone(fraction)?,
-            zone => (0, zone),
+        let ([s1, s2], rest) = rest.split_first_chunk()?;
+        let (nanos, rest) = match rest.split_first()? {
+            (b'.', fraction) => nanoseconds(fraction)?,
+            _ => (0, rest),
         };
-        let offset = match zone {
-            b"Z" => 0,
-            [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-                let offset = two(*h1, *h2)? * 3600 + two(*m1, *m2)? * 60;
-                if *sign == b'+' { offset } else { -offset }
-            }
+        let (offset, rest) = match rest.split_first()? {
+            (b'Z', rest) => (0, rest),
+            (b'+', zone) => zone_offset(zone)?,
+            (b'-', zone) => zone_offset(zone).map(|(offset, rest)| (-offset, rest))?,
             _ => return None,
         };
-        Some(Time { seconds: self.midnight + seconds - offset, nanos })
+        Some((Time { seconds: self.begun + two(*s1, *s2)? - offset, nanos }, rest))
     }
 }
 
@@ -171,18 +169,36 @@ fn two(tens: u8, ones: u8) -> Option<i64> {
     Some(digit(tens)? * 10 + digit(ones)?)
 }
 
-fn fraction_and_zone(text: &[u8]) -> Option<(u32, &[u8])> {
-    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if !(1..=9).contains(&digits) {
-        return None;
+/// 1 to 9 digits of a second, and what follows them.
+fn nanoseconds(text: &[u8]) -> Option<(u32, &[u8])> {
+    let (mut nanos, mut unit) = (0, 1_000_000_000);
+    let mut rest = text;
+    while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
+        unit /= 10;
+        if unit == 0 {
+            return None;
+        }
+        nanos += u32::from(digit - b'0') * unit;
+        rest = after;
     }
-    let number = text[..digits].iter().fold(0, |sum, byte| sum * 10 + u32::from(byte - b'0'));
-    Some((number * 10u32.pow(9 - digits as u32), &text[digits..]))
+    (rest.len() < text.len()).then_some((nanos, rest))
+}
+
+/// Seconds of `HH:MM`, and what follows it.
+fn zone_offset(text: &[u8]) -> Option<(i64, &[u8])> {
+    let ([h1, h2, b':', m1, m2], rest) = text.split_first_chunk()? else { return None };
+    Some((two(*h1, *h2)? * 3600 + two(*m1, *m2)? * 60, rest))
+}
+
+/// Seconds from the epoch to a minute, `YYYY-MM-DDTHH:MM:`.
+fn start_of_minute(text: &[u8; 17]) -> Option<i64> {
+    let (date, [b'T', h1, h2, b':', m1, m2, b':']) = text.split_first_chunk()? else { return None };
+    Some(midnight(date)? + two(*h1, *h2)? * 3600 + two(*m1, *m2)? * 60)
 }
 
 /// Seconds from the epoch to the first of the day `YYYY-MM-DD` (proleptic Gregorian calendar; the algorithm is
 /// Howard Hinnant's `days_from_civil`).
-fn midnight(date: &[u8]) -> Option<i64> {
+fn midnight(date: &[u8; 10]) -> Option<i64> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = date else { return None };
     let (year, month, day) = (two(*y1, *y2)? * 100 + two(*y3, *y4)?, two(*m1, *m2)?, two(*d1, *d2)?);
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) {

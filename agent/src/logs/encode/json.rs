@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::{Format, Fragment, ValueSink};
-use crate::logs::split::{Stream, Time};
+use crate::logs::split::Time;
 
 /// One JSON object a line.
 #[derive(Debug, Default)]
@@ -140,24 +140,14 @@ impl ValueSink for Json<'_> {
 impl Format for JsonLines {
     type Sink<'a> = Json<'a>;
 
-    fn begin<'a>(
-        &'a mut self,
-        buffer: &'a mut Vec<u8>,
-        time: Time,
-        stream: Stream,
-        fragment: &Fragment,
-    ) -> Json<'a> {
+    fn begin<'a>(&'a mut self, buffer: &'a mut Vec<u8>, time: Time, fragment: &Fragment) -> Json<'a> {
         let mut sink = Json { buffer, comma: false };
         sink.open(b'{');
         sink.key("time");
         sink.value();
         let _ = write!(sink.buffer, "\"{time}\"");
-        sink.key("stream");
-        sink.str(stream.name());
-        if !fragment.is_empty() {
-            sink.buffer.push(b',');
-            sink.buffer.extend_from_slice(&fragment.bytes);
-        }
+        sink.buffer.push(b',');
+        sink.buffer.extend_from_slice(&fragment.bytes);
         sink
     }
 
@@ -169,7 +159,7 @@ impl Format for JsonLines {
     fn fragment(&mut self, write: impl FnOnce(&mut Json<'_>)) -> Fragment {
         let mut bytes = Vec::new();
         write(&mut Json { buffer: &mut bytes, comma: false });
-        Fragment { entries: u32::from(!bytes.is_empty()), bytes }
+        Fragment { entries: 0, bytes }
     }
 }
 
@@ -186,8 +176,7 @@ mod tests {
             sink.map_end();
         });
         let mut bytes = Vec::new();
-        let mut sink =
-            format.begin(&mut bytes, Time { seconds: 1_795_514_400, nanos: 5 }, Stream::Stdout, &fragment);
+        let mut sink = format.begin(&mut bytes, Time { seconds: 1_795_514_400, nanos: 5 }, &fragment);
         sink.key("log");
         sink.str("quote \" slash \\ newline \n bell \u{7} umlaut ä");
         sink.key("list");

@@ -4,7 +4,7 @@
 //! than they need be.
 
 use super::{Format, Fragment, ValueSink};
-use crate::logs::split::{Stream, Time};
+use crate::logs::split::Time;
 
 /// The Forward protocol's entries.
 #[derive(Debug, Default)]
@@ -157,27 +157,16 @@ impl ValueSink for Msgpack<'_> {
 impl Format for Forward {
     type Sink<'a> = Msgpack<'a>;
 
-    fn begin<'a>(
-        &'a mut self,
-        buffer: &'a mut Vec<u8>,
-        time: Time,
-        stream: Stream,
-        fragment: &Fragment,
-    ) -> Msgpack<'a> {
-        self.open.clear();
+    fn begin<'a>(&'a mut self, buffer: &'a mut Vec<u8>, time: Time, fragment: &Fragment) -> Msgpack<'a> {
         // A list of two, EventTime as fixext 8 of type 0: seconds and nanoseconds, big endian (Forward protocol v1).
-        buffer.extend_from_slice(&[0x92, 0xd7, 0x00]);
-        buffer.extend_from_slice(&u32::try_from(time.seconds).unwrap_or(0).to_be_bytes());
-        buffer.extend_from_slice(&time.nanos.to_be_bytes());
-        let mut sink = Msgpack { buffer, open: &mut self.open, text: 0 };
-        sink.begin(MAP_32);
-        sink.key("stream");
-        sink.text(stream.name());
-        if let Some((_, count)) = sink.open.last_mut() {
-            *count += fragment.entries;
-        }
-        sink.buffer.extend_from_slice(&fragment.bytes);
-        sink
+        let [s1, s2, s3, s4] = u32::try_from(time.seconds).unwrap_or(0).to_be_bytes();
+        let [n1, n2, n3, n4] = time.nanos.to_be_bytes();
+        let head = [0x92, 0xd7, 0x00, s1, s2, s3, s4, n1, n2, n3, n4, MAP_32, 0, 0, 0, 0];
+        buffer.extend_from_slice(&head);
+        self.open.clear();
+        self.open.push((buffer.len() - 5, fragment.entries));
+        buffer.extend_from_slice(&fragment.bytes);
+        Msgpack { buffer, open: &mut self.open, text: 0 }
     }
 
     fn end(mut sink: Msgpack<'_>) {
@@ -203,6 +192,8 @@ mod tests {
     fn a_record_is_an_event_time_and_a_map_that_others_can_read() {
         let mut format = Forward::default();
         let fragment = format.fragment(|sink| {
+            sink.key("stream");
+            sink.str("stderr");
             sink.key("kubernetes");
             sink.map_begin();
             sink.key("pod_name");
@@ -210,7 +201,7 @@ mod tests {
             sink.map_end();
         });
         let mut bytes = Vec::new();
-        let mut sink = format.begin(&mut bytes, Time { seconds: 7, nanos: 9 }, Stream::Stderr, &fragment);
+        let mut sink = format.begin(&mut bytes, Time { seconds: 7, nanos: 9 }, &fragment);
         sink.key("list");
         sink.array_begin();
         for number in [0, 127, 128, -1, -32, -33, i64::MIN, i64::MAX] {

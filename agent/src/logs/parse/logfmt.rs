@@ -43,8 +43,11 @@ pub(super) fn lift(text: &str, taken: &[String], sink: &mut impl ValueSink) -> O
 
 /// Whether a text is nothing but pairs with values, two or more: one alone is more likely prose.
 pub(super) fn is_whole(text: &str) -> bool {
-    let is_field = |pair: Option<Pair<'_>>| pair.is_some_and(|pair| pair.value.is_some());
-    text.contains('=') && pairs(text).count() > 1 && pairs(text).all(is_field)
+    let mut fields = 0;
+    pairs(text).all(|pair| {
+        fields += 1;
+        pair.is_some_and(|pair| pair.value.is_some())
+    }) && fields > 1
 }
 
 /// The pairs of a text; none where it is not logfmt.

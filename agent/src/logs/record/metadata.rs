@@ -7,16 +7,20 @@ use crate::config::{Config, Labels};
 use crate::logs::encode::ValueSink;
 use crate::logs::layout::ContainerPath;
 use crate::logs::settings::Settings;
+use crate::logs::split::Stream;
 
-/// The entries that all records of a container share: the keys of Fluent Bit's kubernetes filter, and the operator's.
+/// The entries that all records of a container's stream share: the keys of Fluent Bit's kubernetes filter, and the
+/// operator's.
 pub(super) fn metadata(
     sink: &mut impl ValueSink,
     config: &Config,
     path: &ContainerPath,
     settings: &Settings,
     restart: u32,
+    stream: Stream,
 ) {
     let pod = settings.pod.as_deref();
+    entry(sink, "stream", stream.name());
     sink.key("kubernetes");
     sink.map_begin();
     entry(sink, "namespace_name", &path.namespace);

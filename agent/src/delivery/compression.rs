@@ -1,14 +1,14 @@
 //! Compresses closed chunks, with one encoder for each lane.
 
+mod deflate;
+
 use std::fmt;
 use std::str::FromStr;
 
-use flate2::{Compress, Compression as Level, FlushCompress, Status};
-
 use crate::delivery::chunk::Compression;
+use crate::delivery::compression::deflate::Deflater;
 
-/// Deflate's level 1: logs repeat their metadata in every record, which the fastest match search finds as well.
-const GZIP_LEVEL: u32 = 1;
+/// Logs repeat their metadata in every record, which the fastest match search finds as well.
 const ZSTD_LEVEL: i32 = 1;
 /// RFC 1952: magic, deflate, no flags, no time, fastest, Unix.
 const GZIP_HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 3];
@@ -18,8 +18,9 @@ pub struct Compressor(Encoder);
 
 enum Encoder {
     None,
-    Gzip(Compress),
-    Zstd(Box<zstd::bulk::Compressor<'static>>),
+    Gzip(Deflater),
+    /// With room for the output.
+    Zstd(Box<zstd::bulk::Compressor<'static>>, Vec<u8>),
 }
 
 // === impl Compressor ===
@@ -29,9 +30,9 @@ impl Compressor {
     pub fn new(compression: Compression) -> Self {
         Compressor(match compression {
             Compression::None => Encoder::None,
-            Compression::Gzip => Encoder::Gzip(Compress::new(Level::new(GZIP_LEVEL), false)),
+            Compression::Gzip => Encoder::Gzip(Deflater::new()),
             Compression::Zstd => match zstd::bulk::Compressor::new(ZSTD_LEVEL) {
-                Ok(encoder) => Encoder::Zstd(Box::new(encoder)),
+                Ok(encoder) => Encoder::Zstd(Box::new(encoder), Vec::new()),
                 Err(_) => Encoder::None,
             },
         })
@@ -41,34 +42,31 @@ impl Compressor {
     pub fn compress(&mut self, entries: &mut Vec<u8>) -> (Vec<u8>, Compression) {
         let compressed = match &mut self.0 {
             Encoder::None => None,
-            Encoder::Gzip(encoder) => gzip(encoder, entries).map(|bytes| (bytes, Compression::Gzip)),
-            Encoder::Zstd(encoder) => encoder.compress(entries).ok().map(|bytes| (bytes, Compression::Zstd)),
+            Encoder::Gzip(deflater) => Some((gzip(deflater, entries), Compression::Gzip)),
+            Encoder::Zstd(encoder, room) => {
+                room.clear();
+                room.reserve(zstd::zstd_safe::compress_bound(entries.len()));
+                encoder
+                    .compress_to_buffer(&entries[..], room)
+                    .ok()
+                    .map(|_| (room.to_vec(), Compression::Zstd))
+            }
         };
         match compressed {
-            Some((mut bytes, compression)) => {
-                bytes.shrink_to_fit();
+            Some(compressed) => {
                 entries.clear();
-                (bytes, compression)
+                compressed
             }
             None => (std::mem::take(entries), Compression::None),
         }
     }
 }
 
-fn gzip(encoder: &mut Compress, entries: &[u8]) -> Option<Vec<u8>> {
-    encoder.reset();
-    let mut bytes = Vec::with_capacity(entries.len() / 4 + 1024);
-    bytes.extend_from_slice(&GZIP_HEAD);
-    loop {
-        let done = usize::try_from(encoder.total_in()).ok()?;
-        match encoder.compress_vec(&entries[done..], &mut bytes, FlushCompress::Finish).ok()? {
-            Status::StreamEnd => break,
-            Status::Ok | Status::BufError => bytes.reserve(bytes.capacity() / 2),
-        }
-    }
-    bytes.extend_from_slice(&crc32fast::hash(entries).to_le_bytes());
-    bytes.extend_from_slice(&u32::try_from(entries.len()).ok()?.to_le_bytes());
-    Some(bytes)
+fn gzip(deflater: &mut Deflater, entries: &[u8]) -> Vec<u8> {
+    let deflated = deflater.deflate(entries);
+    // RFC 1952: the length modulo 2^32.
+    let (checksum, length) = (crc32fast::hash(entries), entries.len() as u32);
+    [&GZIP_HEAD, deflated, &checksum.to_le_bytes(), &length.to_le_bytes()].concat()
 }
 
 impl fmt::Debug for Compressor {

@@ -48,7 +48,7 @@ pub struct Line<'a> {
 }
 
 /// Reads heads; keeps the last minute, since the lines of a file share it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Splitter {
     /// `YYYY-MM-DDTHH:MM:`
     minute: [u8; 17],
@@ -90,6 +90,12 @@ impl Stream {
 
 // === impl Splitter ===
 
+impl Default for Splitter {
+    fn default() -> Self {
+        Splitter { minute: *b"1970-01-01T00:00:", begun: 0 }
+    }
+}
+
 impl Splitter {
     /// Reads a line; none when it is torn.
     pub fn split<'a>(&mut self, line: &'a [u8]) -> Option<Line<'a>> {
@@ -124,13 +130,15 @@ impl Splitter {
         struct Entry<'a> {
             #[serde(borrow)]
             log: Cow<'a, str>,
-            stream: &'a str,
-            time: &'a str,
+            #[serde(borrow)]
+            stream: Cow<'a, str>,
+            #[serde(borrow)]
+            time: Cow<'a, str>,
         }
         let entry: Entry<'a> = serde_json::from_slice(line).ok()?;
         let mut log = entry.log.into_owned().into_bytes();
         let partial = log.pop_if(|last| *last == b'\n').is_none();
-        let stream = match entry.stream {
+        let stream = match &*entry.stream {
             "stdout" => Stream::Stdout,
             "stderr" => Stream::Stderr,
             _ => return None,
@@ -157,7 +165,7 @@ impl Splitter {
             (b'-', zone) => zone_offset(zone).map(|(offset, rest)| (-offset, rest))?,
             _ => return None,
         };
-        Some((Time { seconds: self.begun + two(*s1, *s2)? - offset, nanos }, rest))
+        Some((Time { seconds: self.begun + below(60, *s1, *s2)? - offset, nanos }, rest))
     }
 }
 
@@ -167,6 +175,10 @@ fn digit(byte: u8) -> Option<i64> {
 
 fn two(tens: u8, ones: u8) -> Option<i64> {
     Some(digit(tens)? * 10 + digit(ones)?)
+}
+
+fn below(limit: i64, tens: u8, ones: u8) -> Option<i64> {
+    two(tens, ones).filter(|number| *number < limit)
 }
 
 /// 1 to 9 digits of a second, and what follows them.
@@ -187,13 +199,13 @@ fn nanoseconds(text: &[u8]) -> Option<(u32, &[u8])> {
 /// Seconds of `HH:MM`, and what follows it.
 fn zone_offset(text: &[u8]) -> Option<(i64, &[u8])> {
     let ([h1, h2, b':', m1, m2], rest) = text.split_first_chunk()? else { return None };
-    Some((two(*h1, *h2)? * 3600 + two(*m1, *m2)? * 60, rest))
+    Some((below(24, *h1, *h2)? * 3600 + below(60, *m1, *m2)? * 60, rest))
 }
 
 /// Seconds from the epoch to a minute, `YYYY-MM-DDTHH:MM:`.
 fn start_of_minute(text: &[u8; 17]) -> Option<i64> {
     let (date, [b'T', h1, h2, b':', m1, m2, b':']) = text.split_first_chunk()? else { return None };
-    Some(midnight(date)? + two(*h1, *h2)? * 3600 + two(*m1, *m2)? * 60)
+    Some(midnight(date)? + below(24, *h1, *h2)? * 3600 + below(60, *m1, *m2)? * 60)
 }
 
 /// Seconds from the epoch to the first of the day `YYYY-MM-DD` (proleptic Gregorian calendar; the algorithm is
@@ -201,7 +213,14 @@ fn start_of_minute(text: &[u8; 17]) -> Option<i64> {
 fn midnight(date: &[u8; 10]) -> Option<i64> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = date else { return None };
     let (year, month, day) = (two(*y1, *y2)? * 100 + two(*y3, *y4)?, two(*m1, *m2)?, two(*d1, *d2)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 if is_leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if !(1..=12).contains(&month) || !(1..=days).contains(&day) {
         return None;
     }
     let year = if month <= 2 { year - 1 } else { year };
@@ -249,11 +268,13 @@ mod tests {
         assert_eq!(read.time, Time { seconds: 1_795_514_400, nanos: 1 });
         let line = br#"{"log":"a","stream":"stdout","time":"2026-11-24T10:00:00Z"}"#;
         assert!(split(line).unwrap().partial);
+        let line = br#"{"log":"a\n","stream":"std\u006fut","time":"2026-11-24T10\u003a00:00Z"}"#;
+        assert_eq!(split(line).unwrap().time.seconds, 1_795_514_400);
     }
 
     #[test]
     fn torn_lines_are_none() {
-        let torn: [&[u8]; 9] = [
+        let torn: [&[u8]; 14] = [
             b"",
             b"half a line",
             b"2026-11-24T10:00:00.5Z stdout",
@@ -262,6 +283,11 @@ mod tests {
             b"2026-03-10T15:48:15.2+08:00 stdout 2026-03-10T16:03:15.2+08:00 stdout F + true",
             b"2026-13-24T10:00:00.5Z stdout F y",
             b"2026-11-24T10:00:00.1234567890Z stdout F y",
+            b"2026-02-29T10:00:00.5Z stdout F y",
+            b"2026-11-24T24:00:00.5Z stdout F y",
+            b"2026-11-24T10:60:00.5Z stdout F y",
+            b"2026-11-24T10:00:00+00:60 stdout F y",
+            b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x0000Z stdout F y",
             b"{\"log\":\"x\"",
         ];
         for line in torn {

@@ -117,3 +117,45 @@ fn scalar(word: &str, sink: &mut impl ValueSink) {
         _ => sink.str(word),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logs::encode::{Format, Forward, Fragment};
+    use crate::logs::split::Time;
+
+    /// What becomes of a text, and its record if it has one, where the keys `env` and `message` are the operator's.
+    fn record(kind: Parse, text: &str) -> (Outcome, rmpv::Value) {
+        let taken = ["env", "message"].map(str::to_owned);
+        let (mut bytes, mut format) = (Vec::new(), Forward::default());
+        let mut sink = format.begin(&mut bytes, Time::default(), &Fragment::default());
+        let outcome = parse(kind, text, &taken, &mut sink);
+        Forward::end(sink);
+        let entry = rmpv::decode::read_value(&mut &bytes[..]);
+        (outcome, entry.map_or(rmpv::Value::Nil, |entry| entry[1].clone()))
+    }
+
+    #[test]
+    fn no_field_takes_a_key_of_the_operator_not_even_one_that_is_made_of_a_text() {
+        for text in [
+            "INFO t: m env=a",
+            r#"{"level":"INFO","fields":{"message":"m"},"env":"a"}"#,
+            r#"{"level":"INFO","msg":"m","env":"a"}"#,
+        ] {
+            let (outcome, record) = record(Parse::Tracing, text);
+            assert_eq!(outcome, Outcome::Parsed(Some(Level::Info)), "{text}");
+            assert_eq!((&record["message_"], &record["env_"]), (&"m".into(), &"a".into()), "{text}");
+            assert_eq!(
+                (&record["message"], &record["env"]),
+                (&rmpv::Value::Nil, &rmpv::Value::Nil),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_number_that_would_be_infinite_stays_a_text() {
+        assert_eq!(record(Parse::Json, r#"{"a":1e999}"#).0, Outcome::Invalid);
+        assert_eq!(record(Parse::Logfmt, "a=-1e999").1["a"], "-1e999".into());
+    }
+}

@@ -43,7 +43,7 @@ pub(super) fn is_level_key(key: &str) -> bool {
     matches!(key, "level" | "severity" | "lvl")
 }
 
-/// Writes a JSON number: i64 or u64 if it is one, else f64.
+/// Writes a JSON number: i64 or u64 if it is one, else f64; none where that would be infinite, which JSON cannot say.
 pub(super) fn number(word: &str, sink: &mut impl ValueSink) -> Option<()> {
     if !is_number(word.as_bytes()) {
         return None;
@@ -53,7 +53,7 @@ pub(super) fn number(word: &str, sink: &mut impl ValueSink) -> Option<()> {
     } else if let Ok(number) = word.parse::<u64>() {
         sink.u64(number);
     } else {
-        sink.f64(word.parse().ok()?);
+        sink.f64(word.parse().ok().filter(|number: &f64| number.is_finite())?);
     }
     Some(())
 }

@@ -17,7 +17,7 @@ pub(super) fn json(text: &str, taken: &[String], sink: &mut impl ValueSink) -> O
         let key = key.unescaped();
         match &*key {
             "level" => {
-                sink.key("level");
+                sink.key(&field_key("level", taken));
                 match reader.peek_str().and_then(Level::parse) {
                     Some(read) => {
                         level = Some(read);
@@ -38,7 +38,7 @@ pub(super) fn json(text: &str, taken: &[String], sink: &mut impl ValueSink) -> O
                 reader.value(sink)
             }),
             "msg" => {
-                sink.key("message");
+                sink.key(&field_key("message", taken));
                 reader.value(sink)
             }
             _ => {
@@ -159,22 +159,22 @@ fn closing_brace(text: &str) -> Option<usize> {
 
 impl Head<'_> {
     fn write(&self, taken: &[String], sink: &mut impl ValueSink) {
-        sink.key("level");
+        sink.key(&field_key("level", taken));
         sink.str(self.level.name());
         if let Some(target) = self.target {
-            sink.key("target");
+            sink.key(&field_key("target", taken));
             sink.str(target);
         }
         if let Some(innermost) = self.spans.last() {
-            sink.key("span");
+            sink.key(&field_key("span", taken));
             span(innermost, sink);
-            sink.key("spans");
+            sink.key(&field_key("spans", taken));
             sink.array_begin();
             self.spans.iter().for_each(|one| span(one, sink));
             sink.array_end();
         }
         let fields_at = fields_start(self.message);
-        sink.key("message");
+        sink.key(&field_key("message", taken));
         sink.str(self.message[..fields_at].trim_end());
         for pair in logfmt::pairs(&self.message[fields_at..]).flatten() {
             let is_ours = matches!(pair.key, "level" | "target" | "span" | "spans" | "message");

@@ -54,6 +54,8 @@ pub enum DataDirError {
 pub struct Saved {
     generations: HashMap<Key, SavedGeneration>,
     outputs: Vec<String>,
+    /// Fields of the head that this version does not know.
+    others: Map<String, Value>,
     /// There were checkpoints, and none is whole: every output is taken for known, so that it reads from the start and
     /// skips nothing.
     damaged: bool,
@@ -223,7 +225,7 @@ pub fn render<'a>(
 ) -> Vec<u8> {
     let mut known = outputs.to_vec();
     known.extend(unclaimed.outputs.iter().filter(|name| !outputs.contains(name)).cloned());
-    let head = Head { sidelight_checkpoints: VERSION, outputs: known, others: Map::new() };
+    let head = Head { sidelight_checkpoints: VERSION, outputs: known, others: unclaimed.others.clone() };
     let mut bytes = Vec::new();
     push_line(&mut bytes, &head);
     let mut count = 0;
@@ -287,7 +289,7 @@ fn parse(bytes: &[u8]) -> Option<Saved> {
         let key = (saved.uid.clone(), saved.container.clone(), saved.restart, saved.first_line.clone());
         generations.insert(key, saved);
     }
-    Some(Saved { generations, outputs: head.outputs, damaged: false })
+    Some(Saved { generations, outputs: head.outputs, others: head.others, damaged: false })
 }
 
 impl SavedGeneration {
@@ -295,5 +297,21 @@ impl SavedGeneration {
     pub fn unknown_to(&self, outputs: &[&str]) -> (Map<String, Value>, BTreeMap<String, u64>) {
         let others = self.outputs.iter().filter(|(name, _)| !outputs.contains(&name.as_str()));
         (self.others.clone(), others.map(|(name, offset)| (name.clone(), *offset)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_version_has_written_is_written_back() {
+        let head = r#"{"sidelight_checkpoints":1,"outputs":["old"],"newer":[1]}"#;
+        let line = r#"{"namespace":"n","pod":"p","uid":"u","container":"c","restart":0,"first_line":"0","size":9,"outputs":{"old":7},"newer":{"a":null}}"#;
+        let mut file = format!("{head}\n{line}\n").into_bytes();
+        let foot = Foot { generations: 1, crc32: crc32fast::hash(&file) };
+        push_line(&mut file, &foot);
+        let again = render(std::iter::empty(), &[], &Saved::parse(&file).unwrap());
+        assert_eq!(String::from_utf8(again), String::from_utf8(file));
     }
 }

@@ -136,10 +136,18 @@ fn requirement(part: &str) -> Result<Requirement, String> {
     } else {
         Some((part.to_owned(), Test::Exists))
     };
-    let is_key = |key: &str| {
-        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte))
+    let is_of = |text: &str, others: &[u8]| {
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
     };
-    let parsed = parsed.filter(|(key, _)| is_key(key)).map(|(key, test)| Requirement { key, test });
+    let is_valid = |key: &str, test: &Test| {
+        let values = match test {
+            Test::In(values) | Test::NotIn(values) => &values[..],
+            Test::Exists | Test::Absent => &[],
+        };
+        !key.is_empty() && is_of(key, b"-_./") && values.iter().all(|value| is_of(value, b"-_."))
+    };
+    let parsed =
+        parsed.filter(|(key, test)| is_valid(key, test)).map(|(key, test)| Requirement { key, test });
     parsed.ok_or_else(|| {
         format!("{part:?} is no label requirement; write for example app=web, tier in (a,b) or !canary")
     })
@@ -170,7 +178,7 @@ mod tests {
         {
             assert!(!selector.parse::<LabelSelector>().unwrap().matches(&labels), "{selector}");
         }
-        for selector in ["a in x", "=x", "a b", "in (x)"] {
+        for selector in ["a in x", "=x", "a b", "in (x)", "a=(x,y)", "a in (b c)"] {
             assert!(selector.parse::<LabelSelector>().is_err(), "{selector}");
         }
     }

@@ -58,7 +58,8 @@ impl Redactor {
             let mut out = Vec::with_capacity(source.len());
             let mut end = 0;
             for found in pattern.captures_iter(source) {
-                let Some(secret) = found.get(1).or_else(|| found.get(0)) else { continue };
+                let secret = found.get(1).or_else(|| found.get(0)).filter(|secret| !secret.is_empty());
+                let Some(secret) = secret else { continue };
                 out.extend_from_slice(&source[end..secret.start()]);
                 out.extend_from_slice(REPLACEMENT);
                 end = secret.end();
@@ -99,5 +100,11 @@ mod tests {
         let both = Redactor::compile(&["email".to_owned(), "s[0-9]+".to_owned()]).unwrap();
         assert_eq!(both.apply(b"a@b.org s1 s22", &mut Vec::new()), b"[REDACTED] [REDACTED] [REDACTED]");
         assert!(Redactor::compile(&["(".to_owned()]).unwrap_err().contains("\"(\""));
+    }
+
+    #[test]
+    fn a_pattern_that_matches_nothing_at_all_takes_nothing_out() {
+        let redactor = Redactor::compile(&["s*".to_owned()]).unwrap();
+        assert_eq!(redactor.apply(b"a ss b", &mut Vec::new()), b"a [REDACTED] b");
     }
 }

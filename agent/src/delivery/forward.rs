@@ -6,8 +6,8 @@
 //! Source: the Forward protocol specification v1, and Fluentd's `in_forward.rb` where they differ.
 
 mod connection;
-mod frame;
-mod handshake;
+pub mod frame;
+pub mod handshake;
 mod parcel;
 mod upstreams;
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use crate::delivery::forward::Config;
-use crate::delivery::forward::frame::{self, Replies, bytes_of};
+use crate::delivery::forward::frame::{self, Replies};
 use crate::delivery::forward::handshake;
 use crate::delivery::forward::parcel::Parcel;
 use crate::delivery::forward::upstreams::{PIPELINE, jittered};
@@ -246,11 +246,7 @@ impl Connection<'_> {
         if let Some(reason) = handshake::wants_security(reply) {
             return Err(io::Error::other(reason));
         }
-        let id = reply
-            .as_map()
-            .and_then(|map| map.iter().find(|(key, _)| bytes_of(key) == Some(b"ack")))
-            .map(|(_, id)| id);
-        let id = id.and_then(bytes_of);
+        let id = frame::acknowledged(reply);
         let position =
             self.waiting.iter().position(|(parcel, _)| id == Some(frame::chunk_id(parcel.id()).as_bytes()));
         let Some((position, (parcel, _))) = position.and_then(|at| Some((at, self.waiting.remove(at)?)))

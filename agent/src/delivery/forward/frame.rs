@@ -51,9 +51,15 @@ pub(super) fn bytes_of(value: &Value) -> Option<&[u8]> {
     }
 }
 
+/// The chunk id that a reply acknowledges.
+pub fn acknowledged(reply: &Value) -> Option<&[u8]> {
+    let (_, id) = reply.as_map()?.iter().find(|(key, _)| bytes_of(key) == Some(b"ack"))?;
+    bytes_of(id)
+}
+
 /// Replies, decoded as they come: in pieces, or several in one segment.
 #[derive(Debug, Default)]
-pub(super) struct Replies {
+pub struct Replies {
     buffer: Vec<u8>,
 }
 
@@ -61,7 +67,10 @@ pub(super) struct Replies {
 
 impl Replies {
     /// The next reply.
-    pub(super) async fn next(&mut self, socket: &mut (impl AsyncRead + Unpin)) -> io::Result<Value> {
+    ///
+    /// # Errors
+    /// The socket's, its end, or bytes that are no reply.
+    pub async fn next(&mut self, socket: &mut (impl AsyncRead + Unpin)) -> io::Result<Value> {
         loop {
             if let Some(value) = self.decode()? {
                 return Ok(value);

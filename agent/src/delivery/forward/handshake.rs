@@ -11,16 +11,17 @@ use crate::delivery::forward::frame::{Replies, bytes_of, hex};
 use crate::delivery::secret::Secret;
 
 /// What came of it.
-pub(super) struct Agreed {
+#[derive(Debug)]
+pub struct Agreed {
     /// The receiver keeps the connection open behind a message.
-    pub(super) keepalive: bool,
+    pub keepalive: bool,
 }
 
 /// Shakes hands over a new connection.
 ///
 /// # Errors
 /// What the receiver says, or does not say; never with a secret in it.
-pub(super) async fn shake(
+pub async fn shake(
     config: &Config,
     key: &Secret,
     socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -87,7 +88,7 @@ fn check_pong(pong: &Value, salt: &str, nonce: &[u8], key: &Secret, own_name: &s
 }
 
 /// If a receiver with `<security>` answers a client without a key, why it does.
-pub(super) fn wants_security(reply: &Value) -> Option<&'static str> {
+pub fn wants_security(reply: &Value) -> Option<&'static str> {
     let kind = bytes_of(reply.as_array()?.first()?)?;
     matches!(kind, b"HELO" | b"PONG")
         .then_some("the receiver has a <security> section and wants a shared key; set shared_key")

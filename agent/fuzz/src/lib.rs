@@ -1,0 +1,65 @@
+//! What the agent reads from others, one function for each: it is given any bytes and panics where a promise is broken.
+
+mod checkpoints;
+mod contract;
+mod heads;
+mod json;
+mod parsers;
+mod records;
+mod replies;
+
+pub use checkpoints::checkpoints;
+pub use contract::contract;
+pub use heads::heads;
+pub use parsers::parsers;
+pub use records::records;
+pub use replies::replies;
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    /// Runs a function over each of its seeds, and names those that make it panic.
+    fn replay(target: &str, run: fn(&[u8])) {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+        let mut seeds: Vec<_> = directory.read_dir().unwrap().map(|seed| seed.unwrap().path()).collect();
+        seeds.sort();
+        assert!(!seeds.is_empty(), "{} is empty", directory.display());
+        let keeps = |seed: &PathBuf| {
+            let bytes = std::fs::read(seed).unwrap();
+            std::panic::catch_unwind(|| run(&bytes)).is_ok()
+        };
+        seeds.retain(|seed| !keeps(seed));
+        assert!(seeds.is_empty(), "promises are broken, see above, with {seeds:#?}");
+    }
+
+    #[test]
+    fn seeds_of_heads_keep_their_promises() {
+        replay("heads", super::heads);
+    }
+
+    #[test]
+    fn seeds_of_records_keep_their_promises() {
+        replay("records", super::records);
+    }
+
+    #[test]
+    fn seeds_of_parsers_keep_their_promises() {
+        replay("parsers", super::parsers);
+    }
+
+    #[test]
+    fn seeds_of_replies_keep_their_promises() {
+        replay("replies", super::replies);
+    }
+
+    #[test]
+    fn seeds_of_checkpoints_keep_their_promises() {
+        replay("checkpoints", super::checkpoints);
+    }
+
+    #[test]
+    fn seeds_of_contract_keep_their_promises() {
+        replay("contract", super::contract);
+    }
+}

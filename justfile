@@ -1,7 +1,7 @@
 # Recipes for developers; `just --list` shows them. Needs just, and what tests/README.md names for each.
 
-# What must pass before a commit: format, lints, dependencies, documentation, tests
-check: fmt clippy deny doc test
+# What must pass before a commit: format, lints, dependencies, documentation, tests, seeds of the fuzz targets
+check: fmt clippy deny doc test seeds
 
 fmt:
     cargo fmt --all --check
@@ -18,6 +18,17 @@ doc:
 
 test:
     cargo test --workspace --locked
+
+# One fuzz target for ten minutes, after its seeds; arguments are libFuzzer's, as `-max_total_time=60`
+fuzz target *arguments:
+    mkdir -p agent/fuzz/target/corpus/{{ target }}
+    cargo +nightly fuzz run --fuzz-dir agent/fuzz --sanitizer none {{ target }} \
+        agent/fuzz/target/corpus/{{ target }} agent/fuzz/seeds/{{ target }} -- \
+        -max_total_time=600 -max_len=4096 -timeout=30 {{ arguments }}
+
+# The seeds of all fuzz targets, on stable
+seeds:
+    cargo test --manifest-path agent/fuzz/Cargo.toml --target-dir target --locked
 
 # A real Kubernetes for the tests: `just cluster up`, `just cluster test`, `just cluster down` (as root)
 cluster action:

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,6 +21,16 @@ pub struct Agent {
     child: Child,
     log: Collected,
     stdout: Collected,
+    gone: Arc<AtomicBool>,
+}
+
+/// Who asks a running agent from another thread.
+#[derive(Clone)]
+pub(crate) struct Probe {
+    /// Its process.
+    pub(crate) process: u32,
+    log: Arc<Mutex<String>>,
+    gone: Arc<AtomicBool>,
 }
 
 /// What has come out of a pipe so far.
@@ -38,23 +49,48 @@ impl Agent {
 
     /// The same with another grace period.
     pub fn start_with_grace(binary: &str, directory: &Path, config: &str, grace_period: &str) -> Self {
-        let agent = Self::spawn(binary, directory, config, grace_period);
-        eventually("the agent's admin servers", || agent.address("listen=").is_some());
-        agent
+        Self::spawn(&[binary], directory, config, grace_period).started()
+    }
+
+    /// The same by way of a command that executes what stands behind it, such as `env` or `prlimit`.
+    pub fn start_through(command: &[&str], binary: &str, directory: &Path, config: &str) -> Self {
+        let command: Vec<&str> = command.iter().copied().chain([binary]).collect();
+        Self::spawn(&command, directory, config, "20s").started()
+    }
+
+    /// The same without waiting for anything.
+    pub fn launch(binary: &str, directory: &Path, config: &str) -> Self {
+        Self::launch_with_grace(binary, directory, config, "20s")
+    }
+
+    /// The same with another grace period.
+    pub fn launch_with_grace(binary: &str, directory: &Path, config: &str, grace_period: &str) -> Self {
+        Self::spawn(&[binary], directory, config, grace_period)
+    }
+
+    /// Whether its admin servers are up.
+    pub fn is_up(&self) -> bool {
+        self.address("listen=").is_some()
+    }
+
+    fn started(self) -> Self {
+        eventually("the agent's admin servers", || self.is_up());
+        self
     }
 
     /// Runs one that is to end by itself: its exit code and what it has logged.
     pub fn run(binary: &str, directory: &Path, config: &str) -> (i32, String) {
-        let mut agent = Self::spawn(binary, directory, config, "20s");
+        let mut agent = Self::spawn(&[binary], directory, config, "20s");
         let code = agent.wait();
         eventually("the end of its log", || agent.log.thread.is_finished());
         (code, agent.log())
     }
 
-    fn spawn(binary: &str, directory: &Path, config: &str, grace_period: &str) -> Self {
+    fn spawn(command: &[&str], directory: &Path, config: &str, grace_period: &str) -> Self {
         let file = directory.join("sidelight.yaml");
         std::fs::write(&file, config).unwrap();
-        let mut child = Command::new(binary)
+        let mut child = Command::new(command[0])
+            .args(&command[1..])
             .args(["agent", "--config", file.to_str().unwrap(), "--grace-period", grace_period])
             .env("RUST_LOG", "info")
             .env("RUST_BACKTRACE", "1")
@@ -64,7 +100,7 @@ impl Agent {
             .unwrap();
         let log = Collected::from(child.stderr.take().unwrap());
         let stdout = Collected::from(child.stdout.take().unwrap());
-        Agent { child, log, stdout }
+        Agent { child, log, stdout, gone: Arc::default() }
     }
 
     /// Replaces its configuration file, whole and at once; it is for the agent to notice.
@@ -84,9 +120,11 @@ impl Agent {
     }
 
     fn address(&self, key: &str) -> Option<String> {
-        let log = self.log();
-        let line = log.lines().find(|line| line.contains("admin servers are up"))?;
-        Some(line.split(key).nth(1)?.split_whitespace().next()?.to_owned())
+        address(&self.log.text.lock().unwrap(), key)
+    }
+
+    pub(crate) fn probe(&self) -> Probe {
+        Probe { process: self.child.id(), log: self.log.text.clone(), gone: self.gone.clone() }
     }
 
     /// The address of its API listener.
@@ -150,6 +188,7 @@ impl Agent {
 
     /// kill -9.
     pub fn kill(mut self) {
+        self.gone.store(true, Ordering::SeqCst);
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -165,6 +204,7 @@ impl Agent {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                self.gone.store(true, Ordering::SeqCst);
                 return status.code().unwrap_or(-1);
             }
             assert!(begun.elapsed() < PATIENCE, "the agent does not end");
@@ -185,10 +225,27 @@ impl Agent {
     }
 }
 
+// === impl Probe ===
+
+impl Probe {
+    /// Whether the agent has ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    /// Its metrics, if it answers.
+    pub(crate) fn metrics(&self) -> Option<String> {
+        let address = address(&self.log.lock().unwrap(), "listen=")?;
+        let (status, metrics) = get(&address, "/metrics");
+        (status == 200).then_some(metrics)
+    }
+}
+
 impl Drop for Agent {
     /// What it has told goes to the output of the test, which is shown when the test fails.
     #[allow(clippy::print_stderr, reason = "the test runner keeps it")]
     fn drop(&mut self) {
+        self.gone.store(true, Ordering::SeqCst);
         if std::thread::panicking()
             && let Some(address) = self.address("api=")
         {
@@ -218,6 +275,12 @@ impl Collected {
         });
         Collected { text, thread }
     }
+}
+
+/// Where one of the admin servers listens, if the log says so yet.
+fn address(log: &str, key: &str) -> Option<String> {
+    let line = log.lines().find(|line| line.contains("admin servers are up"))?;
+    Some(line.split(key).nth(1)?.split_whitespace().next()?.to_owned())
 }
 
 fn get(address: &str, path: &str) -> (u16, String) {

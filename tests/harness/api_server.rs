@@ -22,6 +22,8 @@ pub enum Mood {
     Away,
     /// Every request gets this status.
     Fails(u16),
+    /// Every answer, and every event of a watch, comes so much later.
+    Slow(Duration),
 }
 
 /// What happens to one watch instead of what should.
@@ -192,6 +194,10 @@ impl Shared {
                 Mood::Fails(code) => {
                     self.log("refused").and_then(|()| respond(&mut stream, code, &status(code, "told to")))
                 }
+                Mood::Slow(pause) => {
+                    std::thread::sleep(pause);
+                    self.answer(&mut stream, &target)
+                }
                 Mood::Serves => self.answer(&mut stream, &target),
             };
             if answered.is_err() {
@@ -304,7 +310,11 @@ impl Shared {
                 state = self.changed.wait_timeout(state, Duration::from_secs(1)).unwrap().0;
                 continue;
             }
+            let mood = state.mood;
             drop(state);
+            if let Mood::Slow(pause) = mood {
+                std::thread::sleep(pause);
+            }
             for (version, event) in events {
                 let line = format!("{event}\n");
                 if cut {

@@ -1,5 +1,6 @@
 //! A strict Forward receiver: it checks every message, counts every record, and can be unkind.
 
+mod arrivals;
 mod message;
 mod security;
 
@@ -14,7 +15,9 @@ use std::time::Duration;
 use rmpv::Value;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use message::{check, is_undamaged, sequence};
+use arrivals::Arrivals;
+pub use arrivals::Tally;
+use message::check;
 pub use security::Security;
 use security::{Handshake, Verdict};
 
@@ -44,6 +47,8 @@ pub struct Faults {
     pub refuse: Mutex<Option<String>>,
     /// So many acknowledgements name a chunk that was never sent.
     pub foreign_acks: AtomicU64,
+    /// Acknowledgements come so many milliseconds late.
+    pub ack_delay: AtomicU64,
     /// What it says arrives byte by byte.
     pub dribbles: AtomicBool,
 }
@@ -62,17 +67,12 @@ struct Shared {
     tls: Option<Arc<ServerConfig>>,
     /// Clients do not ask for acknowledgements.
     without_acks: bool,
+    /// Records are counted and not kept.
+    only_counts: bool,
     received: Mutex<Arrivals>,
     violations: Mutex<Vec<String>>,
     connections: Mutex<Vec<TcpStream>>,
     stopping: AtomicBool,
-}
-
-#[derive(Default)]
-struct Arrivals {
-    records: Vec<Received>,
-    /// How often each sequence number arrived, by writer: counted as they come, for those who wait for them.
-    sequences: BTreeMap<String, BTreeMap<u64, u64>>,
 }
 
 // === impl ForwardServer ===
@@ -96,6 +96,11 @@ impl ForwardServer {
     /// The same for clients with `ack: false`: that one asks for an acknowledgement is wrong here.
     pub fn without_acks() -> Self {
         Self::with(Shared { without_acks: true, ..Shared::default() })
+    }
+
+    /// The same, with all that arrives counted and nothing kept: for long runs.
+    pub fn counting() -> Self {
+        Self::with(Shared { only_counts: true, ..Shared::default() })
     }
 
     fn with(shared: Shared) -> Self {
@@ -143,6 +148,11 @@ impl ForwardServer {
         }
     }
 
+    /// Whether it is there.
+    pub fn is_listening(&self) -> bool {
+        self.thread.is_some()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -176,10 +186,27 @@ impl ForwardServer {
         self.shared.received.lock().unwrap().sequences.get(writer).map_or(0, |lines| lines.len() as u64)
     }
 
+    /// Whether this line of a writer has arrived.
+    pub fn has(&self, writer: &str, number: u64) -> bool {
+        let received = self.shared.received.lock().unwrap();
+        received.sequences.get(writer).is_some_and(|lines| lines.contains_key(&number))
+    }
+
     /// Checks that exactly the lines 0 to `lines` of a writer have arrived, all undamaged, and gives how many came more
     /// than once.
     pub fn assert_complete(&self, writer: &str, lines: u64) -> u64 {
         assert_complete(&[self], writer, lines)
+    }
+
+    /// Counts what has arrived of the lines 0 to `sent` of a writer; all of it must be undamaged, and nothing else.
+    pub fn tally(&self, writer: &str, sent: u64) -> Tally {
+        self.assert_clean();
+        self.shared.received.lock().unwrap().tally(writer, sent)
+    }
+
+    /// Which of the lines 0 to `sent` of a writer have not arrived.
+    pub fn missing(&self, writer: &str, sent: u64) -> Vec<u64> {
+        self.shared.received.lock().unwrap().missing(writer, sent)
     }
 
     /// Checks that no message was wrong.
@@ -201,16 +228,10 @@ pub fn assert_complete(servers: &[&ForwardServer], writer: &str, lines: u64) -> 
     let mut arrived: BTreeMap<u64, u64> = BTreeMap::new();
     for server in servers {
         server.assert_clean();
-        for received in &server.shared.received.lock().unwrap().records {
-            let Some((_, number)) = sequence(&received.record).filter(|(of, _)| of == writer) else {
-                continue;
-            };
-            assert!(
-                is_undamaged(&received.record),
-                "line {number} of {writer} is damaged: {}",
-                received.record
-            );
-            *arrived.entry(number).or_default() += 1;
+        let received = server.shared.received.lock().unwrap();
+        received.assert_undamaged(writer);
+        for (number, times) in received.sequences.get(writer).into_iter().flatten() {
+            *arrived.entry(*number).or_default() += times;
         }
     }
     let missing: Vec<u64> = (0..lines).filter(|number| !arrived.contains_key(number)).collect();
@@ -255,7 +276,8 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         {
             return Ok(());
         }
-        shared.received.lock().unwrap().add(records);
+        shared.received.lock().unwrap().add(records, !shared.only_counts);
+        std::thread::sleep(Duration::from_millis(shared.faults.ack_delay.load(Ordering::SeqCst)));
         if !shared.without_acks && !use_up(&shared.faults.lose_acks) {
             let is_foreign = use_up(&shared.faults.foreign_acks);
             let id = if is_foreign { Value::from("of another") } else { message[2]["chunk"].clone() };
@@ -308,17 +330,6 @@ fn use_up(fault: &AtomicU64) -> bool {
     fault.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
-// === impl Arrivals ===
-
-impl Arrivals {
-    fn add(&mut self, records: Vec<Received>) {
-        for (writer, number) in records.iter().filter_map(|received| sequence(&received.record)) {
-            *self.sequences.entry(writer).or_default().entry(number).or_default() += 1;
-        }
-        self.records.extend(records);
-    }
-}
-
 // === impl Shared ===
 
 impl Shared {
@@ -368,7 +379,7 @@ mod tests {
         for number in [0, 2] {
             let record = Value::Map(vec![(Value::from("log"), Value::from(format!("seq=w:{number} x")))]);
             let received = Received { tag: String::new(), time: (0, 0), record, chunk: String::new() };
-            server.shared.received.lock().unwrap().add(vec![received]);
+            server.shared.received.lock().unwrap().add(vec![received], true);
         }
         server.assert_complete("w", 3);
     }
@@ -381,7 +392,7 @@ mod tests {
         for text in [text.clone(), text.replace("whole", "hole")] {
             let record = Value::Map(vec![(Value::from("log"), Value::from(text))]);
             let received = Received { tag: String::new(), time: (0, 0), record, chunk: String::new() };
-            server.shared.received.lock().unwrap().add(vec![received]);
+            server.shared.received.lock().unwrap().add(vec![received], true);
         }
         server.assert_complete("w", 1);
     }

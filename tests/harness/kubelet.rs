@@ -18,12 +18,17 @@ pub struct Log {
     /// Its directory.
     pub directory: PathBuf,
     file: File,
+    restarts: u32,
     rotations: u32,
     nanos: u64,
     /// Written lines so far: the sequence number of the next.
     pub next: u64,
     /// What sequence numbers begin with.
     pub writer: String,
+    /// Bytes written so far, in all files.
+    written: u64,
+    /// How many there were before each numbered line.
+    starts: Vec<u64>,
 }
 
 // === impl Node ===
@@ -58,7 +63,17 @@ impl Node {
         fs::create_dir_all(&directory).unwrap();
         let file = append(&directory.join("0.log"));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        Log { directory, file, rotations: 0, nanos: now.as_nanos() as u64, next: 0, writer: pod.to_owned() }
+        Log {
+            directory,
+            file,
+            restarts: 0,
+            rotations: 0,
+            nanos: now.as_nanos() as u64,
+            next: 0,
+            writer: pod.to_owned(),
+            written: 0,
+            starts: Vec::new(),
+        }
     }
 
     /// Writes a v1 List of pods beside the logs, at once and whole.
@@ -93,12 +108,25 @@ impl Log {
     /// Writes `count` numbered lines of about `bytes` bytes each.
     pub fn lines(&mut self, count: u64, bytes: usize) {
         for _ in 0..count {
-            let number = format!("{}:{}", self.writer, self.next);
-            let fill = "x".repeat(bytes.saturating_sub("seq= sum=00000000 ".len() + number.len()));
-            let sum = crate::checksum(&number, &fill);
-            self.line("stdout", &format!("seq={number} sum={sum} {fill}"));
-            self.next += 1;
+            let text = self.numbered(bytes);
+            self.line("stdout", &text);
         }
+    }
+
+    /// The text of the next numbered line, of about `bytes` bytes; it is for the caller to write it.
+    pub fn numbered(&mut self, bytes: usize) -> String {
+        let number = format!("{}:{}", self.writer, self.next);
+        let fill = "x".repeat(bytes.saturating_sub("seq= sum=00000000 ".len() + number.len()));
+        let sum = crate::checksum(&number, &fill);
+        self.next += 1;
+        self.starts.push(self.written);
+        format!("seq={number} sum={sum} {fill}")
+    }
+
+    /// Bytes in the files from the beginning of each of these lines to that of the next numbered one.
+    pub fn bytes_of(&self, numbers: &[u64]) -> u64 {
+        let start = |line: usize| self.starts.get(line).copied().unwrap_or(self.written);
+        numbers.iter().map(|number| start(*number as usize + 1) - start(*number as usize)).sum()
     }
 
     /// Writes one line, cut into partial ones where containerd cuts it.
@@ -123,6 +151,7 @@ impl Log {
     /// Writes bytes as they are.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.file.write_all(bytes).unwrap();
+        self.written += bytes.len() as u64;
     }
 
     /// The time of the newest line.
@@ -149,10 +178,16 @@ impl Log {
     /// Renames the file and begins a new one, as the kubelet and the runtime do; gives the old one's path.
     pub fn rotate(&mut self) -> PathBuf {
         self.rotations += 1;
-        let rotated = self.directory.join(format!("0.log.20260101-{:06}", self.rotations));
+        let rotated = self.directory.join(format!("{}.log.20260101-{:06}", self.restarts, self.rotations));
         fs::rename(self.path(), &rotated).unwrap();
         self.file = append(&self.path());
         rotated
+    }
+
+    /// The container is started again: it writes a file of its own.
+    pub fn restart(&mut self) {
+        self.restarts += 1;
+        self.file = append(&self.path());
     }
 
     /// Compresses a rotated file, as the kubelet does: through a temporary file, then the original is removed.
@@ -181,7 +216,7 @@ impl Log {
 
     /// The current file.
     pub fn path(&self) -> PathBuf {
-        self.directory.join("0.log")
+        self.directory.join(format!("{}.log", self.restarts))
     }
 }
 

@@ -10,6 +10,8 @@
 
 pub mod agent;
 pub mod api_server;
+pub mod dice;
+pub mod fault;
 pub mod forward_server;
 pub mod kubelet;
 pub mod tls;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sidelight_tests::agent::Agent;
 use sidelight_tests::eventually;
+use sidelight_tests::fault::Fault;
 use sidelight_tests::forward_server::ForwardServer;
 use sidelight_tests::kubelet::Node;
 
@@ -16,11 +17,12 @@ use crate::{BINARY, config, start};
 #[test]
 fn a_stop_under_a_stalled_receiver_keeps_its_time_and_loses_nothing() {
     let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("agent: SIGTERM under a stalled receiver");
     let config = config(&node, &server, "", "      ack_timeout: 2s\n      compress: none\n")
         .replace("workers: 2\n", "workers: 2\nmemory_budget: 4MiB\n");
     let mut log = node.container("a");
     log.lines(1_000, 300);
-    let agent = Agent::start_with_grace(BINARY, node.path(), &config, "10s");
+    let agent = fault.watch(Agent::start_with_grace(BINARY, node.path(), &config, "10s"));
     eventually("the first lines", || server.count("a") == log.next);
     server.faults().stall.store(true, Ordering::SeqCst);
     // More than fits into memory: some of it is read only after the restart.
@@ -30,10 +32,9 @@ fn a_stop_under_a_stalled_receiver_keeps_its_time_and_loses_nothing() {
     assert_eq!(agent.stop(), 0);
     assert!(told.elapsed() < Duration::from_secs(10), "it took {:?}", told.elapsed());
     server.faults().stall.store(false, Ordering::SeqCst);
-    let agent = Agent::start(BINARY, node.path(), &config);
+    let agent = fault.watch(Agent::start(BINARY, node.path(), &config));
     eventually("all lines", || server.count("a") == log.next);
-    agent.settle();
-    server.assert_complete("a", log.next);
+    fault.survived(&agent, &[(&server, "a", log.next)]);
 }
 
 /// Scenario: a file lies where the data directory is to be.
@@ -83,6 +84,7 @@ fn a_log_directory_that_comes_later_is_read() {
 #[test]
 fn what_is_no_regular_file_is_refused_and_stops_nobody() {
     let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("tenant: a link, a FIFO, a directory in place of a log file");
     let secret = node.path().join("secret");
     std::fs::write(&secret, "2026-01-01T00:00:00Z stdout F the secret\n").unwrap();
     let kinds = ["link", "fifo", "directory"];
@@ -97,7 +99,7 @@ fn what_is_no_regular_file_is_refused_and_stops_nobody() {
     }
     let mut log = node.container("good");
     log.lines(100, 100);
-    let agent = start(&node, &server);
+    let agent = fault.watch(start(&node, &server));
     eventually("the good lines", || server.count("good") == 100);
     for kind in kinds {
         eventually("the reason", || {
@@ -110,7 +112,7 @@ fn what_is_no_regular_file_is_refused_and_stops_nobody() {
     log.lines(100, 100);
     eventually("the lines of the file in the link's place", || server.count("link") == 100);
     eventually("the new good lines", || server.count("good") == 200);
-    agent.settle();
+    assert_eq!(fault.survived(&agent, &[(&server, "good", 200), (&server, "link", 100)]), 0);
     assert_eq!(server.received().len(), 300, "nothing else was read");
 }
 
@@ -119,8 +121,9 @@ fn what_is_no_regular_file_is_refused_and_stops_nobody() {
 #[test]
 fn a_file_in_anothers_place_is_read_from_its_start() {
     let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("file: another in its place, agent up and down");
     let mut log = node.container("a");
-    let agent = start(&node, &server);
+    let agent = fault.watch(start(&node, &server));
     for _ in 0..3 {
         log.lines(1_000, 200);
         // Either file may be the first that is seen: what nobody has opened before it went is lost, so wait.
@@ -133,10 +136,9 @@ fn a_file_in_anothers_place_is_read_from_its_start() {
     assert_eq!(agent.stop(), 0);
     log.replace();
     log.lines(3_000, 200);
-    let agent = start(&node, &server);
+    let agent = fault.watch(start(&node, &server));
     eventually("all lines", || server.count("a") == log.next);
-    agent.settle();
-    assert_eq!(server.assert_complete("a", log.next), 0);
+    assert_eq!(fault.survived(&agent, &[(&server, "a", log.next)]), 0);
 }
 
 /// Scenario: a compressed generation is cut off in the middle.
@@ -144,6 +146,7 @@ fn a_file_in_anothers_place_is_read_from_its_start() {
 #[test]
 fn a_damaged_compressed_file_does_not_stop_the_others() {
     let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("rotation: a compressed file is damaged");
     let mut log = node.container("a");
     log.writer = "damaged".to_owned();
     log.lines(2_000, 200);
@@ -156,14 +159,12 @@ fn a_damaged_compressed_file_does_not_stop_the_others() {
     log.rotate();
     (log.writer, log.next) = ("current".to_owned(), 0);
     log.lines(500, 200);
-    let agent = start(&node, &server);
+    let agent = fault.watch(start(&node, &server));
     eventually("the other files' lines", || server.count("between") == 500 && server.count("current") == 500);
     log.lines(100, 200);
     eventually("the new lines", || server.count("current") == 600);
-    server.assert_complete("between", 500);
-    server.assert_complete("current", 600);
     assert_eq!(agent.get("/livez").0, 200);
-    agent.assert_balanced();
+    assert_eq!(fault.survived(&agent, &[(&server, "between", 500), (&server, "current", 600)]), 0);
 }
 
 /// Scenario: 300 containers, each with its own tag and a few lines, while the receiver is away and comes back, twice.
@@ -197,11 +198,12 @@ fn many_small_containers_recover_within_seconds() {
 #[test]
 fn deleted_files_beyond_the_budget_are_dropped_oldest_first_and_counted() {
     let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("pod: deleted with more than held_deleted");
     server.faults().stall.store(true, Ordering::SeqCst);
     let forward = "      ack_timeout: 60s\n      compress: none\n      chunk_bytes: 256KiB\n";
     let config = config(&node, &server, "  held_deleted: 8MiB\n", forward)
         .replace("workers: 2\n", "workers: 1\nmemory_budget: 1MiB\n");
-    let agent = Agent::start(BINARY, node.path(), &config);
+    let agent = fault.watch(Agent::start(BINARY, node.path(), &config));
     let mut log = node.container("a");
     log.writer = "oldest".to_owned();
     log.lines(25_000, 600);
@@ -216,11 +218,11 @@ fn deleted_files_beyond_the_budget_are_dropped_oldest_first_and_counted() {
     eventually("the oldest is given up", || agent.log().contains("held_deleted"));
     server.faults().stall.store(false, Ordering::SeqCst);
     eventually("the newest file's lines", || server.count("newest") == 5_000);
-    agent.settle();
+    let row = fault.survived_with_losses(&agent, &[(&server, "oldest", 25_000), (&server, "newest", 5_000)]);
+    let missing = server.missing("oldest", 25_000);
+    assert!(!missing.is_empty() && row.tally.repeated == 0, "{row:?}");
+    assert_eq!(row.dropped("held_deleted"), log.bytes_of(&missing), "{row:?}");
     server.assert_complete("newest", 5_000);
-    assert!(server.count("oldest") < 25_000);
-    let dropped = agent.output("forward")["dropped"]["held_deleted"].as_u64();
-    assert!(dropped > Some(0), "{dropped:?}");
     assert_eq!(agent.metric("sidelight_log_source_bytes_read_total"), written as f64);
 }
 

@@ -1,0 +1,134 @@
+//! Files in numbers and in forms that nobody expects: limits of the kernel are reached, inodes are used again.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use sidelight_tests::agent::Agent;
+use sidelight_tests::eventually;
+use sidelight_tests::fault::{Fault, Sent};
+use sidelight_tests::forward_server::ForwardServer;
+use sidelight_tests::kubelet::{Log, Node};
+
+use crate::{BINARY, config, start};
+
+/// All lines of these logs at this server.
+fn all<'a>(server: &'a ForwardServer, logs: &'a [Log]) -> Vec<Sent<'a>> {
+    logs.iter().map(|log| (server, log.writer.as_str(), log.next)).collect()
+}
+
+/// Whether they have arrived.
+fn have_arrived(server: &ForwardServer, logs: &[Log]) -> bool {
+    let arrived = server.sequences();
+    logs.iter().all(|log| arrived.get(&log.writer).map_or(0, |lines| lines.len() as u64) == log.next)
+}
+
+fn inode(path: &Path) -> u64 {
+    std::fs::metadata(path).unwrap().ino()
+}
+
+/// Scenario: 5,000 containers with their files appear at once beside a running agent.
+/// Guarantee: each line arrives once.
+#[test]
+fn five_thousand_files_at_once_are_read() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("files: 5,000 appear at once");
+    let agent = fault.watch(Agent::start(
+        BINARY,
+        node.path(),
+        &config(&node, &server, "", "      ack_timeout: 10m\n"),
+    ));
+    eventually("it is ready", || agent.get("/readyz").0 == 200);
+    let logs: Vec<Log> = (0..5_000)
+        .map(|number| {
+            let mut log = node.container(&format!("pod-{number}"));
+            log.lines(3, 200);
+            log
+        })
+        .collect();
+    eventually("all lines", || have_arrived(&server, &logs));
+    assert_eq!(fault.survived(&agent, &all(&server, &logs)), 0);
+}
+
+/// Scenario: files without a byte: current, rotated, compressed, of a container that was restarted; later some are
+/// written to.
+/// Guarantee: they hold nothing up, and what is written later arrives.
+#[test]
+fn empty_files_hold_nothing_up() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("files: empty ones");
+    let (mut a, mut b) = (node.container("a"), node.container("b"));
+    a.rotate();
+    std::fs::write(a.directory.join("0.log.20260101-999999.gz"), "").unwrap();
+    a.restart();
+    let agent = fault.watch(start(&node, &server));
+    b.lines(10, 100);
+    eventually("the other pod's lines", || server.count("b") == 10);
+    a.lines(10, 100);
+    eventually("its first lines", || server.count("a") == 10);
+    let rotated = a.rotate();
+    a.rotate();
+    a.gzip(&rotated);
+    a.lines(10, 100);
+    eventually("all lines", || server.count("a") == a.next);
+    assert_eq!(agent.get("/livez").0, 200);
+    assert_eq!(fault.survived(&agent, &[(&server, "a", a.next), (&server, "b", b.next)]), 0);
+}
+
+/// Scenario: while no agent runs, a file's content is replaced in its place, by more than there was: the inode is the same.
+/// Guarantee: what is new is read from its first byte; what was unread is counted as lost.
+#[test]
+fn a_file_replaced_under_the_same_inode_while_no_agent_runs_is_read_from_its_start() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("file: replaced with the same inode number, agent down");
+    let mut log = node.container("a");
+    let agent = fault.watch(start(&node, &server));
+    log.lines(1_000, 200);
+    eventually("the lines", || server.count("a") == log.next);
+    agent.settle();
+    assert_eq!(agent.stop(), 0);
+    let before = inode(&log.path());
+    log.truncate();
+    log.lines(2_000, 200);
+    assert_eq!(inode(&log.path()), before);
+    let agent = fault.watch(start(&node, &server));
+    eventually("all lines", || server.count("a") == log.next);
+    assert_eq!(fault.survived(&agent, &[(&server, "a", log.next)]), 0);
+}
+
+/// Scenario: the agent sleeps while more happens in the tree than the kernel's queue holds: pods come, files rotate.
+/// Guarantee: the overflow is noticed and counted, and every line arrives once.
+#[test]
+fn an_overflow_of_the_inotify_queue_costs_time_and_nothing_else() {
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit: u64 = limit.trim().parse().unwrap();
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("inotify: the queue overflows");
+    let mut old = node.container("old");
+    old.lines(100, 100);
+    let agent = fault.watch(Agent::start(
+        BINARY,
+        node.path(),
+        &config(&node, &server, "", "      ack_timeout: 10m\n"),
+    ));
+    eventually("the first lines", || server.count("old") == 100);
+    agent.signal("STOP");
+    // Each renaming is two events.
+    let names = ["junk", "knuj"].map(|name| old.directory.join(name));
+    std::fs::write(&names[0], "").unwrap();
+    for number in 0..limit as usize {
+        std::fs::rename(&names[number % 2], &names[(number + 1) % 2]).unwrap();
+    }
+    old.rotate();
+    old.lines(100, 100);
+    let mut new = node.container("new");
+    new.lines(100, 100);
+    agent.signal("CONT");
+    eventually("all lines", || server.count("old") == 200 && server.count("new") == 100);
+    new.lines(100, 100);
+    old.rotate();
+    old.lines(100, 100);
+    eventually("all new lines", || server.count("old") == old.next && server.count("new") == new.next);
+    assert!(agent.metric("sidelight_log_watch_failures_total") > 0.0, "there was no overflow");
+    assert_eq!(fault.survived(&agent, &[(&server, "old", old.next), (&server, "new", new.next)]), 0);
+}

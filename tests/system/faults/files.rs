@@ -96,6 +96,42 @@ fn a_file_replaced_under_the_same_inode_while_no_agent_runs_is_read_from_its_sta
     assert_eq!(fault.survived(&agent, &[(&server, "a", log.next)]), 0);
 }
 
+/// Scenario: a container that never wrote is restarted; its file is closed, removed, and a restart later its inode is
+/// used again, all between two looks of the agent. File systems that do not use inodes again make this an easy one.
+/// Guarantee: the new file is read.
+#[test]
+fn an_inode_used_again_for_another_restart_is_another_file() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("file: its inode number used again, agent up");
+    let mut log = node.container("a");
+    let agent = fault.watch(start(&node, &server));
+    eventually("it is known", || {
+        agent.api("/api/v1/files")["files"].as_array().is_some_and(|files| files.len() == 1)
+    });
+    let (first, freed) = (log.path(), inode(&log.path()));
+    log.restart();
+    eventually("the first file is closed", || {
+        let files = agent.api("/api/v1/files")["files"].as_array().cloned().unwrap_or_default();
+        files.iter().any(|file| file["state"] == "closed")
+    });
+    agent.signal("STOP");
+    std::fs::remove_file(first).unwrap();
+    // Where others are free, the file system may take those first.
+    (0..200).any(|_| {
+        log.restart();
+        inode(&log.path()) == freed
+    });
+    let newest = log.path().display().to_string();
+    agent.signal("CONT");
+    eventually("the new file is known", || {
+        let files = agent.api("/api/v1/files")["files"].as_array().cloned().unwrap_or_default();
+        files.iter().any(|file| file["path"] == newest.as_str())
+    });
+    log.lines(100, 100);
+    eventually("its lines", || server.count("a") == log.next);
+    assert_eq!(fault.survived(&agent, &[(&server, "a", log.next)]), 0);
+}
+
 /// Scenario: the agent sleeps while more happens in the tree than the kernel's queue holds: pods come, files rotate.
 /// Guarantee: the overflow is noticed and counted, and every line arrives once.
 #[test]

@@ -129,12 +129,10 @@ fn find(generations: &[Arc<Generation>], name: &LogName, inode: u64) -> Option<u
 /// never seen.
 fn same_file(generations: &[Arc<Generation>], opened: &Generation) -> Option<usize> {
     generations.iter().position(|generation| {
-        let same_line = generation.identity() == opened.identity();
+        // Two without a first line have nothing in common.
+        let same_line = opened.identity().is_some() && generation.identity() == opened.identity();
         let same_inode = generation.inode == opened.inode && (generation.source().is_some() || same_line);
-        let same_content = opened.identity().is_some()
-            && generation.identity() == opened.identity()
-            && generation.restart == opened.restart;
-        same_inode || (same_content && opened.name().gzip)
+        same_inode || (same_line && generation.restart == opened.restart && opened.name().gzip)
     })
 }
 

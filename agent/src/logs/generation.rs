@@ -204,6 +204,13 @@ impl Generation {
         self.identity.get_or_init(|| Identity::digest(whole));
     }
 
+    /// Whether the file still begins with its first line. One that cannot be read may.
+    pub fn begins_as_identified(&self, source: &Source) -> bool {
+        let mut start = [0; IDENTITY_BYTES];
+        let read = source.read_at(&mut start, 0).unwrap_or(0);
+        Identity::of(&start[..read]).is_none_or(|identity| self.identity() == Some(identity))
+    }
+
     /// The open file; none once it is closed.
     pub fn source(&self) -> Option<Arc<Source>> {
         self.source.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -95,13 +95,15 @@ impl Tail {
         (0..self.quiet.len()).all(done) && !lingering
     }
 
-    /// A file that is shorter than it was has been truncated: what follows is another generation.
+    /// A file that is shorter than it was has been truncated, and so has one that begins with another line: what follows
+    /// is another generation.
     pub(super) fn restart_truncated(&mut self, lanes: &mut [Lane]) {
         let Some(newest) = self.generations.last().filter(|newest| newest.identity().is_some()) else {
             return;
         };
         let Some(source) = newest.source().filter(|source| !source.is_gzip()) else { return };
-        if !source.stat().is_ok_and(|(size, _)| size < newest.size()) {
+        let is_shorter = source.stat().is_ok_and(|(size, _)| size < newest.size());
+        if !is_shorter && newest.begins_as_identified(&source) {
             return;
         }
         tracing::info!(path = %newest.path().display(), "a log file was truncated; reading it from its start");

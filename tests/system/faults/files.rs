@@ -132,6 +132,41 @@ fn an_inode_used_again_for_another_restart_is_another_file() {
     assert_eq!(fault.survived(&agent, &[(&server, "a", log.next)]), 0);
 }
 
+/// Scenario: a file is truncated while the receiver takes nothing, and grows beyond its old size before anybody looks.
+/// Guarantee: what is new is read from its first byte; what was unread is counted, to the byte, as far as it was seen.
+#[test]
+fn a_file_truncated_with_unread_lines_is_counted_and_read_from_its_start() {
+    for (beyond, name) in [(false, "and stays short"), (true, "and outgrows what it was")] {
+        let (node, server) = (Node::new(), ForwardServer::start());
+        let fault = Fault::new(&format!("file: truncated with an unread backlog, {name}"));
+        server.faults().stall.store(true, Ordering::SeqCst);
+        let config = config(&node, &server, "", "      ack_timeout: 10m\n      compress: none\n")
+            .replace("workers: 2\n", "workers: 1\nmemory_budget: 2MiB\n");
+        let agent = fault.watch(Agent::start(BINARY, node.path(), &config));
+        let mut log = node.container("a");
+        log.lines(20_000, 600);
+        let size = std::fs::metadata(log.path()).unwrap().len();
+        eventually("the agent has seen it and can read no more", || {
+            let file = agent.api("/api/v1/files")["files"][0].clone();
+            file["size"] == size && agent.metric("sidelight_memory_used_bytes") == f64::from(2 << 20)
+        });
+        log.truncate();
+        log.lines(if beyond { 25_000 } else { 300 }, 600);
+        server.faults().stall.store(false, Ordering::SeqCst);
+        eventually("the new lines", || server.missing("a", log.next).iter().all(|number| *number < 20_000));
+        let row = fault.survived_with_losses(&agent, &[(&server, "a", log.next)]);
+        let missing = log.bytes_of(&server.missing("a", log.next));
+        assert!(missing > 0 && row.tally.repeated == 0, "{row:?}");
+        assert_eq!(row.dropped.len(), 1, "{row:?}");
+        if beyond {
+            // The size that was seen last may be that of the new content.
+            assert!(row.dropped("lost_unlinked") >= missing, "{missing} bytes are missing: {row:?}");
+        } else {
+            assert_eq!(row.dropped("lost_unlinked"), missing, "{row:?}");
+        }
+    }
+}
+
 /// Scenario: the agent sleeps while more happens in the tree than the kernel's queue holds: pods come, files rotate.
 /// Guarantee: the overflow is noticed and counted, and every line arrives once.
 #[test]

@@ -35,7 +35,7 @@ use crate::wake::Wake;
 
 /// The rescan that makes up for a lost event.
 const RESCAN: Duration = Duration::from_secs(60);
-/// The rescan while a directory cannot be watched.
+/// The rescan while a directory cannot be watched, or a file waits for a descriptor.
 const POLL: Duration = Duration::from_secs(1);
 
 /// What the discovery thread works with.
@@ -71,6 +71,8 @@ struct Tree {
     pods: HashMap<OsString, HashMap<OsString, Known>>,
     watches: HashMap<i32, Watched>,
     unwatched: bool,
+    /// There was no descriptor left for a file.
+    starved: bool,
     pods_version: Option<u64>,
     /// No listing of an open `logs.root` is done yet.
     first_scan: bool,
@@ -106,6 +108,7 @@ impl Discovery {
             pods: HashMap::new(),
             watches: HashMap::new(),
             unwatched: false,
+            starved: false,
             pods_version: None,
             first_scan: true,
             root_missing: false,
@@ -123,7 +126,8 @@ impl Discovery {
             }
             tree.resolve_settings();
             let holds_deleted = tree.keep_deleted_within_budget();
-            let rescan = if tree.unwatched || tree.root.is_none() { POLL } else { RESCAN };
+            let polls = tree.unwatched || tree.starved || tree.root.is_none();
+            let rescan = if polls { POLL } else { RESCAN };
             let mut timeout = rescan.saturating_sub(rescanned.elapsed());
             if holds_deleted || tree.awaits_metadata() {
                 timeout = timeout.min(Duration::from_millis(200));
@@ -182,7 +186,7 @@ impl Tree {
     }
 
     fn rescan(&mut self) {
-        (self.unwatched, self.incomplete) = (false, false);
+        (self.unwatched, self.starved, self.incomplete) = (false, false, false);
         self.scan_root();
         let pods: Vec<OsString> = self.pods.keys().cloned().collect();
         for pod in pods {

@@ -2,15 +2,19 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 /// Where Docker keeps the files that it links into the log directories.
 const DOCKER_ROOT: &str = "/var/lib/docker/containers";
+
+/// Descriptors that log files leave to receivers, checkpoints and admin servers, of a limit that has so many to spare.
+const RESERVED_DESCRIPTORS: u64 = 64;
 
 /// The log directory tree, opened once; files are opened below it.
 #[derive(Debug)]
@@ -50,7 +54,8 @@ impl Root {
     /// Opens a regular file below the tree. Symbolic links are not followed, but for Docker's own into its directory.
     ///
     /// # Errors
-    /// The system's; `InvalidInput` for what is no regular file.
+    /// The system's; `InvalidInput` for what is no regular file. EMFILE comes early, so that descriptors are left for
+    /// everything else.
     pub fn open_log(&self, path: &Path) -> io::Result<LogFile> {
         let relative = path.strip_prefix(&self.path).unwrap_or(path);
         match open_beneath(&self.directory, relative) {
@@ -79,6 +84,10 @@ fn open_docker_link(path: &Path) -> io::Result<LogFile> {
 }
 
 fn regular(descriptor: OwnedFd) -> io::Result<LogFile> {
+    // The lowest free number is taken: a high one means that few are left.
+    if is_reserved(descriptor.as_raw_fd(), getrlimit(Resource::Nofile).current) {
+        return Err(Errno::MFILE.into());
+    }
     let file = File::from(descriptor);
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -87,9 +96,22 @@ fn regular(descriptor: OwnedFd) -> io::Result<LogFile> {
     Ok(LogFile { inode: (metadata.dev(), metadata.ino()), file })
 }
 
+fn is_reserved(descriptor: i32, limit: Option<u64>) -> bool {
+    limit.is_some_and(|limit| {
+        u64::try_from(descriptor).is_ok_and(|number| number >= limit - RESERVED_DESCRIPTORS.min(limit / 4))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_descriptors_are_not_for_log_files() {
+        assert!(!is_reserved(1_000_000, None));
+        assert!(!is_reserved(959, Some(1_024)) && is_reserved(960, Some(1_024)));
+        assert!(!is_reserved(74, Some(100)) && is_reserved(75, Some(100)));
+    }
 
     #[test]
     fn links_fifos_and_ways_out_of_the_tree_are_refused_without_waiting() {

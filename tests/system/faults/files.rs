@@ -203,3 +203,42 @@ fn an_overflow_of_the_inotify_queue_costs_time_and_nothing_else() {
     assert!(agent.metric("sidelight_log_watch_failures_total") > 0.0, "there was no overflow");
     assert_eq!(fault.survived(&agent, &[(&server, "old", old.next), (&server, "new", new.next)]), 0);
 }
+
+/// Scenario: the process may have 100 open files, there are 150 containers, and the receiver goes away and comes back.
+/// Guarantee: what can be opened is delivered, positions are saved, the agent answers; it says which files it cannot
+/// open, and reads them as soon as others are gone.
+#[test]
+fn at_the_limit_of_open_files_the_rest_goes_on() {
+    let (node, mut server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("descriptors: the limit of open files is reached");
+    let mut logs: Vec<Log> = (0..150).map(|number| node.container(&format!("pod-{number}"))).collect();
+    logs.iter_mut().for_each(|log| log.lines(10, 100));
+    let config = config(&node, &server, "", "      ack_timeout: 10m\n");
+    let limit = &["prlimit", "--nofile=100:100"];
+    let agent = fault.watch(Agent::start_through(limit, BINARY, node.path(), &config));
+    let arrived = |server: &ForwardServer| server.sequences().into_keys().collect::<Vec<_>>();
+    eventually("what can be opened", || arrived(&server).len() >= 30);
+    eventually("they are settled", || agent.metric("sidelight_log_source_bytes_in_flight") == 0.0);
+    server.stop();
+    eventually("the outage is seen", || agent.output("forward")["up"] == false);
+    let opened = arrived(&server);
+    logs.iter_mut().for_each(|log| log.lines(10, 100));
+    server.listen();
+    eventually("the new lines of what is open", || opened.iter().all(|pod| server.count(pod) == 20));
+    eventually("the positions", || node.path().join("data/checkpoints").exists());
+    let unopened = logs.iter().find(|log| server.count(&log.writer) == 0).unwrap();
+    let explained = agent.explain(&format!("ns/{}", unopened.writer));
+    assert!(explained["reason"].as_str().unwrap().contains("cannot open"), "{explained}");
+    assert_eq!(agent.get("/livez").0, 200);
+    agent.settle();
+    while !have_arrived(&server, &logs) {
+        let done = |log: &&Log| server.count(&log.writer) == log.next && log.directory.exists();
+        let before = arrived(&server).len();
+        logs.iter().filter(done).for_each(Log::delete_pod);
+        eventually("others take their places", || {
+            arrived(&server).len() > before || have_arrived(&server, &logs)
+        });
+        eventually("their lines", || arrived(&server).iter().all(|pod| server.count(pod) == 20));
+    }
+    assert_eq!(fault.survived(&agent, &all(&server, &logs)), 0);
+}

@@ -6,6 +6,8 @@ use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
+use rustix::io::Errno;
+
 use super::Tree;
 use crate::config::ReadFrom;
 use crate::logs::container::Container;
@@ -38,6 +40,7 @@ impl Tree {
                     }
                     Err(error) => {
                         self.incomplete = true;
+                        self.starved |= error.raw_os_error() == Some(Errno::MFILE.raw_os_error());
                         if error.kind() != io::ErrorKind::NotFound {
                             problem = Some(format!("cannot open {}: {error}", path.display()));
                         }

@@ -180,7 +180,7 @@ async fn run_pipelines(
             },
             _ = tick.tick() => {
                 pipeline.check(&parts.health);
-                if pipeline.has_moved() {
+                if pipeline.has_moved() || saver.failing {
                     saver.save(pipeline.checkpoint()).await;
                 }
                 watched.have_changed()

@@ -175,6 +175,32 @@ fn a_kill_while_a_checkpoint_is_written_loses_and_repeats_nothing() {
     assert_eq!(fault.survived(&agent, &[(&server, "a", log.next)]), 0);
 }
 
+/// Scenario: for a while no checkpoint can be written; then it can, and nothing else happens.
+/// Guarantee: it is said, lines flow; the positions are saved as soon as they can be, and kill -9 costs no duplicates.
+#[test]
+fn positions_that_could_not_be_saved_are_saved_when_they_can_be() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let fault = Fault::new("checkpoint: cannot be written for a while");
+    let mut log = node.container("a");
+    let agent = fault.watch(start(&node, &server));
+    let obstacle = node.path().join("data/checkpoints.tmp");
+    eventually("its directory", || std::fs::create_dir(&obstacle).is_ok());
+    log.lines(1_000, 100);
+    eventually("it is said", || agent.log().contains("cannot write checkpoints"));
+    eventually("all lines", || server.count("a") == log.next);
+    agent.settle();
+    std::fs::remove_dir(&obstacle).unwrap();
+    let acked = format!("\"forward\":{}}}", std::fs::metadata(log.path()).unwrap().len());
+    eventually("the positions", || {
+        std::fs::read_to_string(node.path().join("data/checkpoints")).is_ok_and(|text| text.contains(&acked))
+    });
+    agent.kill();
+    log.lines(1_000, 100);
+    let agent = fault.watch(start(&node, &server));
+    eventually("the new lines", || server.count("a") == log.next);
+    assert_eq!(fault.survived(&agent, &[(&server, "a", log.next)]), 0);
+}
+
 /// Scenario: one record that the receiver refuses again and again.
 /// Guarantee: it is found, dropped and counted; all others arrive.
 #[test]

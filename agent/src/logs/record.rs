@@ -52,6 +52,8 @@ pub struct Kept {
     /// Metadata of the container, encoded, by stream: with the restart that they are for.
     fragments: [Option<(u32, Fragment)>; 2],
     limit: Limit,
+    /// What is left of the namespace's rate, where there is one.
+    namespace_limit: Option<Arc<Mutex<Limit>>>,
 }
 
 /// A rate by record time, so that a replay decides alike. Each second has its own allowance, with what the second before
@@ -63,7 +65,7 @@ pub struct Limit {
 }
 
 /// The rates of namespaces, by output: the readers share them.
-pub type NamespaceLimits = Arc<Mutex<HashMap<(usize, String), Limit>>>;
+pub type NamespaceLimits = Arc<Mutex<HashMap<(usize, String), Arc<Mutex<Limit>>>>>;
 
 /// Encodes records in one format.
 #[derive(Debug)]
@@ -169,10 +171,12 @@ impl<F: Format> RecordEncoder<F> {
         }
         let rate = self.config.logs.rate.namespace;
         if rate > 0 {
-            let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
-            let limit =
-                namespaces.entry((output, record.origin.0.container().namespace.clone())).or_default();
-            if !limit.admits(record.time, rate) {
+            let limit = kept.namespace_limit.get_or_insert_with(|| {
+                let namespace = record.origin.0.container().namespace.clone();
+                let mut limits = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+                limits.entry((output, namespace)).or_default().clone()
+            });
+            if !limit.lock().unwrap_or_else(PoisonError::into_inner).admits(record.time, rate) {
                 return Some(DropReason::Rate);
             }
         }

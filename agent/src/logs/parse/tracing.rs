@@ -68,8 +68,8 @@ pub(super) fn text(text: &str, taken: &[String], sink: &mut impl ValueSink) -> O
 
 struct Head<'a> {
     level: Level,
-    /// Outermost first: a name and its fields.
-    spans: Vec<(&'a str, &'a str)>,
+    /// As they stand there, outermost first.
+    spans: &'a str,
     target: Option<&'a str>,
     message: &'a str,
 }
@@ -78,7 +78,7 @@ fn head(text: &str) -> Option<Head<'_>> {
     if let Some((inside, message)) = text.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
         let mut words = inside.split_whitespace();
         let level = level_word(words.find(|word| level_word(word).is_some())?)?;
-        return Some(Head { level, spans: Vec::new(), target: words.next(), message });
+        return Some(Head { level, spans: "", target: words.next(), message });
     }
     let mut rest = text.trim_start();
     let (word, after) = rest.split_once(' ')?;
@@ -95,19 +95,27 @@ fn head(text: &str) -> Option<Head<'_>> {
             level_word(word)?
         }
     };
-    let mut spans = Vec::new();
-    let mut target = None;
-    rest = rest.trim_start();
-    while let Some((name, fields, after)) = context(rest) {
-        if fields.is_none() && after.starts_with(' ') {
-            target = Some(name);
-            rest = &after[1..];
-            break;
+    let contexts = rest.trim_start();
+    rest = contexts;
+    let (target, message) = loop {
+        match context(rest) {
+            Some((name, None, after)) if after.starts_with(' ') => break (Some(name), &after[1..]),
+            Some((.., after)) => rest = after.strip_prefix(' ').unwrap_or(after),
+            None => break (None, rest),
         }
-        spans.push((name, fields.unwrap_or_default()));
+    };
+    let spans = &contexts[..contexts.len() - rest.len()];
+    Some(Head { level, spans, target, message })
+}
+
+/// The spans of a head: each one's name and fields.
+fn spans(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (name, fields, after) = context(rest)?;
         rest = after.strip_prefix(' ').unwrap_or(after);
-    }
-    Some(Head { level, spans, target, message: rest })
+        Some((name, fields.unwrap_or_default()))
+    })
 }
 
 /// The upper-case words that tracing and log write, and nothing else: a sentence that begins with "Info" is no head.
@@ -165,12 +173,12 @@ impl Head<'_> {
             sink.key(&field_key("target", taken));
             sink.str(target);
         }
-        if let Some(innermost) = self.spans.last() {
+        if let Some(innermost) = spans(self.spans).last() {
             sink.key(&field_key("span", taken));
             span(innermost, sink);
             sink.key(&field_key("spans", taken));
             sink.array_begin();
-            self.spans.iter().for_each(|one| span(one, sink));
+            spans(self.spans).for_each(|one| span(one, sink));
             sink.array_end();
         }
         let fields_at = fields_start(self.message);
@@ -188,7 +196,7 @@ impl Head<'_> {
     }
 }
 
-fn span((name, fields): &(&str, &str), sink: &mut impl ValueSink) {
+fn span((name, fields): (&str, &str), sink: &mut impl ValueSink) {
     sink.map_begin();
     sink.key("name");
     sink.str(name);

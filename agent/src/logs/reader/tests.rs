@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use prometheus::Registry;
+use sidelight_contract::annotations::Parse;
 use sidelight_runtime::progress::Heartbeats;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::checkpoint::account::{Accounts, DropReason};
+use crate::checkpoint::account::{Accounts, DropReason, OutputAccount};
 use crate::delivery::chunk::{Chunk, Compression};
 use crate::delivery::memory::Share;
 use crate::logs::generation::{Generation, Opened};
@@ -16,6 +17,63 @@ use crate::logs::record::{PANICS, PANICS_WHEN_PARSED};
 use crate::logs::settings::{Metadata, Settings};
 use crate::logs::source::Source;
 use crate::wake::Wake;
+
+/// Chunks of 1 MiB that a reader may fill before one is taken.
+const CHUNKS: usize = 64;
+
+/// A reader that is to read one file to its end, and what its chunks come out of.
+struct Prepared {
+    reader: Reader,
+    delivery: mpsc::Receiver<Chunk>,
+    account: Arc<OutputAccount>,
+    _file: tempfile::NamedTempFile,
+}
+
+impl Prepared {
+    fn new(content: &str, parse: Parse) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        let text = format!(
+            "node: n\nworkers: 1\nkubernetes: {{ source: none }}\nlogs: {{ parse: {parse}, outputs: [ {{ forward: {{ upstreams: ['h:1'] }} }} ] }}"
+        );
+        let config = Arc::new(Config::parse(&text, &|_| None).unwrap());
+        let registry = Registry::new();
+        let (accounts, metrics) =
+            (Accounts::register(&registry).unwrap(), LogMetrics::register(&registry).unwrap());
+        let account = accounts.output("forward");
+        let wakes = vec![Arc::new(Wake::new().unwrap())];
+        let (chunks, delivery) = mpsc::channel(CHUNKS);
+        let share = Share::new(CHUNKS << 20, wakes.clone());
+        let lane = Lane::new(0, 1 << 20, Compression::None, chunks, share, account.clone());
+
+        let of = Arc::new(ContainerPath::parse("ns_pod_uid", "app").unwrap());
+        let settings = Settings::resolve(&config, &of, &Metadata::NotAsked, &[]);
+        let namespace_account = accounts.namespace("ns");
+        let container =
+            Arc::new(Container::new(of.clone(), "/none".into(), namespace_account.clone(), settings));
+        let source = Some(Arc::new(Source::plain(std::fs::File::open(file.path()).unwrap())));
+        let name = LogName::parse("0.log").unwrap();
+        let opened = Opened {
+            container: of,
+            namespace_account,
+            inode: (0, 0),
+            name,
+            path: file.path().into(),
+            source,
+        };
+        container.update(|generations| generations.push(Arc::new(Generation::new(opened, 1))));
+        let inventory = Arc::new(Inventory::new(wakes));
+        inventory.add(container.clone());
+        inventory.changed(&container);
+        let order = Arc::new(Order::default());
+        order.finish();
+        let heartbeat = Heartbeats::new().register("reader");
+        let namespaces = NamespaceLimits::default();
+        let reader =
+            Reader { index: 0, config, inventory, order, lanes: vec![lane], namespaces, metrics, heartbeat };
+        Prepared { reader, delivery, account, _file: file }
+    }
+}
 
 /// The texts of a chunk's records.
 fn texts(chunk: &Chunk) -> Vec<String> {
@@ -45,37 +103,8 @@ fn a_line_that_panics_is_sent_raw_with_all_that_was_joined_to_it_and_dropped_if_
     ] {
         writeln!(file, "2026-11-24T10:00:00Z stdout {tag} {text}").unwrap();
     }
-    let path = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(path.path(), &file).unwrap();
-
-    let text = "node: n\nworkers: 1\nkubernetes: { source: none }\nlogs: { outputs: [ { forward: { upstreams: ['h:1'] } } ] }";
-    let config = Arc::new(Config::parse(text, &|_| None).unwrap());
-    let registry = Registry::new();
-    let (accounts, metrics) =
-        (Accounts::register(&registry).unwrap(), LogMetrics::register(&registry).unwrap());
-    let account = accounts.output("forward");
-    let wakes = vec![Arc::new(Wake::new().unwrap())];
-    let (chunks, mut delivery) = mpsc::channel(8);
-    let share = Share::new(8 << 20, wakes.clone());
-    let lane = Lane::new(0, 1 << 20, Compression::None, chunks, share, account.clone());
-
-    let of = Arc::new(ContainerPath::parse("ns_pod_uid", "app").unwrap());
-    let settings = Settings::resolve(&config, &of, &Metadata::NotAsked, &[]);
-    let namespace_account = accounts.namespace("ns");
-    let container = Arc::new(Container::new(of.clone(), "/none".into(), namespace_account.clone(), settings));
-    let source = Some(Arc::new(Source::plain(std::fs::File::open(path.path()).unwrap())));
-    let name = LogName::parse("0.log").unwrap();
-    let opened =
-        Opened { container: of, namespace_account, inode: (0, 0), name, path: path.path().into(), source };
-    container.update(|generations| generations.push(Arc::new(Generation::new(opened, 1))));
-    let inventory = Arc::new(Inventory::new(wakes));
-    inventory.add(container.clone());
-    inventory.changed(&container);
-    let order = Arc::new(Order::default());
-    order.finish();
-    let heartbeat = Heartbeats::new().register("reader");
-    let namespaces = NamespaceLimits::default();
-    Reader { index: 0, config, inventory, order, lanes: vec![lane], namespaces, metrics, heartbeat }.run();
+    let Prepared { reader, mut delivery, account, .. } = Prepared::new(&file, Parse::Json);
+    reader.run();
 
     let mut arrived = Vec::new();
     while let Ok(chunk) = delivery.try_recv() {
@@ -92,4 +121,42 @@ fn a_line_that_panics_is_sent_raw_with_all_that_was_joined_to_it_and_dropped_if_
     assert_eq!(dropped, [(DropReason::Poison, poison)]);
     assert_eq!(account.bytes_read(), file.len() as u64);
     assert_eq!(account.bytes_in_flight(), 0);
+}
+
+/// Allocations of reading so many lines like this to the end, and the chunks that they made.
+fn allocations(line: &str, lines: usize, parse: Parse) -> (u64, u64) {
+    let file = format!("2026-11-24T10:00:00.123456789Z stdout F {line}\n").repeat(lines);
+    let Prepared { reader, mut delivery, account, _file } = Prepared::new(&file, parse);
+    let allocated = allocation_counter::measure(|| reader.run());
+    let mut chunks = 0;
+    while let Ok(chunk) = delivery.try_recv() {
+        chunk.settle(&[]);
+        chunks += 1;
+    }
+    assert_eq!(account.records_delivered(), lines as u64);
+    (allocated.count_total, chunks)
+}
+
+#[test]
+fn a_line_costs_no_allocation_whatever_it_is_parsed_as() {
+    let json = r#"{"timestamp":"t","level":"INFO","fields":{"message":"a \"b\"","n":1.5},"target":"a::b","span":{"name":"s"}}"#;
+    let text =
+        "2026-11-24T10:00:00.123456Z  INFO request{method=GET}: shop::orders: placed order=7 total=12.5";
+    for (line, parse) in [
+        ("GET /orders/7 200", Parse::None),
+        ("GET /orders/7 200", Parse::Auto),
+        ("GET /orders/7 200 \u{e4}\u{2028}", Parse::Json),
+        (json, Parse::Json),
+        (json, Parse::Auto),
+        (text, Parse::Auto),
+        ("level=info msg=\"a b\" n=7", Parse::Logfmt),
+    ] {
+        let (few, few_chunks) = allocations(line, 1_000, parse);
+        let (many, many_chunks) = allocations(line, 50_000, parse);
+        let for_each_chunk = (many - few) / (many_chunks - few_chunks);
+        assert!(
+            for_each_chunk < 30,
+            "{line} as {parse}: {few} in {few_chunks} chunks, {many} in {many_chunks}"
+        );
+    }
 }

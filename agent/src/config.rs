@@ -281,11 +281,16 @@ impl Config {
     /// The memory that this config needs, part by part, in bytes; the sum is the expected peak.
     pub fn memory_needs(&self) -> Vec<(&'static str, u64)> {
         let (workers, outputs) = (self.workers as u64, self.logs.outputs.len() as u64);
+        let encoder = |output: &Output| output.compression().fixed_bytes(output.chunk_bytes() as u64);
         vec![
             ("program and allocator", 6 << 20),
             (
                 "reader buffers (window and scratch, each worker)",
                 workers * (READ_WINDOW as u64 + 2 * self.logs.max_record),
+            ),
+            (
+                "compression (each worker and output)",
+                workers * self.logs.outputs.iter().map(encoder).sum::<u64>(),
             ),
             ("payload (memory_budget)", self.memory_budget),
             ("connections (each output)", outputs * (256 << 10)),
@@ -316,6 +321,14 @@ impl Output {
         match &self.kind {
             OutputKind::Forward(forward) => usize::try_from(forward.chunk_bytes).unwrap_or(usize::MAX),
             OutputKind::Stdout(_) => 64 << 10,
+        }
+    }
+
+    /// How its chunks are compressed.
+    pub fn compression(&self) -> Compression {
+        match &self.kind {
+            OutputKind::Forward(forward) => forward.compress,
+            OutputKind::Stdout(_) => Compression::None,
         }
     }
 

@@ -15,7 +15,6 @@ use crate::admin::{Health, OutputView, View};
 use crate::app::Parts;
 use crate::checkpoint::store::{self, Saved};
 use crate::config::{Config, Output, OutputKind};
-use crate::delivery::chunk::Compression;
 use crate::delivery::memory::Share;
 use crate::delivery::status::OutputStatus;
 use crate::delivery::{forward, stdout};
@@ -293,7 +292,7 @@ fn start_output(
     let (chunks, receiver) = mpsc::channel(WAITING_CHUNKS);
     let mut ledgers = Vec::new();
     for lanes in lanes {
-        let (bytes, compression) = (output.chunk_bytes(), compression(output));
+        let (bytes, compression) = (output.chunk_bytes(), output.compression());
         let lane = Lane::new(lanes.len(), bytes, compression, chunks.clone(), share.clone(), account.clone());
         ledgers.push(lane.ledger().clone());
         lanes.push(lane);
@@ -309,13 +308,6 @@ fn start_output(
         }
     }
     OutputView { name: output.name.clone(), kind: output.kind_name(), status, share, lanes: ledgers }
-}
-
-fn compression(output: &Output) -> Compression {
-    match &output.kind {
-        OutputKind::Forward(forward) => forward.compress,
-        OutputKind::Stdout(_) => Compression::None,
-    }
 }
 
 fn start_readers(

@@ -77,6 +77,18 @@ impl fmt::Debug for Compressor {
 
 // === impl Compression ===
 
+impl Compression {
+    /// What an encoder for chunks of so many bytes keeps at most, in bytes.
+    pub fn fixed_bytes(self, chunk_bytes: u64) -> u64 {
+        match self {
+            Compression::None => 0,
+            Compression::Gzip => deflate::TABLE_BYTES + deflate::room(chunk_bytes),
+            // Room for what cannot be compressed, and the context of level 1.
+            Compression::Zstd => chunk_bytes + (1 << 20),
+        }
+    }
+}
+
 impl FromStr for Compression {
     type Err = String;
 

@@ -13,6 +13,13 @@ const MIN_MATCH: usize = 3;
 /// Bytes that are looked up; shorter matches cost as much as they save.
 const LOOKED_UP: usize = 4;
 const TABLE_BITS: u32 = 14;
+/// Memory of the table.
+pub(super) const TABLE_BYTES: u64 = 4 << TABLE_BITS;
+
+/// Room for an input of so many bytes: a literal has at most nine bits.
+pub(super) const fn room(input: u64) -> u64 {
+    input + input / 8 + 16
+}
 
 /// Compresses one input after the other.
 pub(super) struct Deflater {
@@ -47,8 +54,7 @@ impl Deflater {
     /// One final block with all of `input`.
     pub(super) fn deflate(&mut self, input: &[u8]) -> &[u8] {
         self.recent.fill(0);
-        // A literal has at most nine bits.
-        let most = input.len() + input.len() / 8 + 16;
+        let most = room(input.len() as u64) as usize;
         if self.room.len() < most {
             self.room = vec![0; most];
         }

@@ -1,10 +1,9 @@
 //! The input of a run: log files as containerd writes them, the same bytes for the same seed.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 
-use serde_json::json;
+use crate::node::{Node, pod_name};
 
 /// Pods, each with one container and one file.
 pub(crate) const PODS: u64 = 10;
@@ -28,38 +27,26 @@ impl Random {
     }
 }
 
-/// Writes `records` records into `directory`: `pods/` as the kubelet lays it out, and `pods.json`. Every record carries
-/// `seq=POD:NUMBER`.
+/// Writes `records` records into the files of a new node. Every record carries `seq=POD:NUMBER`.
 ///
 /// # Errors
 /// The system's.
-pub(crate) fn write(directory: &Path, records: u64) -> io::Result<()> {
+pub(crate) fn write(records: u64) -> io::Result<Node> {
+    let node = Node::new(PODS, 1)?;
     let mut random = Random(SEED);
     for pod in 0..PODS {
-        let container = directory.join("pods").join(format!("shop_{}_{}", name(pod), uid(pod))).join("app");
-        fs::create_dir_all(&container)?;
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(container.join("0.log"))?);
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(node.log(pod, 0))?);
         for number in 0..records / PODS {
             let record = record(pod, number, &mut random);
             write_lines(&mut file, number, record.as_bytes())?;
         }
         file.flush()?;
     }
-    let items: Vec<_> = (0..PODS).map(pod).collect();
-    fs::write(directory.join("pods.json"), json!({ "kind": "List", "items": items }).to_string())
-}
-
-/// What the records of a pod carry.
-pub(crate) fn name(pod: u64) -> String {
-    format!("checkout-7c9d5b6f4-x{pod}k2p")
-}
-
-fn uid(pod: u64) -> String {
-    format!("6f1d2c3b-8a7e-4c5d-9b0a-{pod:012}")
+    Ok(node)
 }
 
 fn record(pod: u64, number: u64, random: &mut Random) -> String {
-    let seq = format!("seq={}:{number}", name(pod));
+    let seq = format!("seq={}:{number}", pod_name(pod));
     let kind = random.below(1000);
     if kind < LONG_PER_MILLE {
         return format!("{seq} {}", "long line ".repeat(LONG_BYTES / 10));
@@ -87,27 +74,4 @@ fn write_lines(file: &mut impl Write, number: u64, record: &[u8]) -> io::Result<
         file.write_all(b"\n")?;
     }
     Ok(())
-}
-
-/// A pod whose metadata take about 600 bytes in a record.
-pub(crate) fn pod(pod: u64) -> serde_json::Value {
-    json!({
-        "metadata": {
-            "name": name(pod), "namespace": "shop", "uid": uid(pod),
-            "labels": {
-                "app.kubernetes.io/name": "checkout", "app.kubernetes.io/instance": "checkout-eu-1",
-                "app.kubernetes.io/version": "1.4.2", "app.kubernetes.io/part-of": "shop", "pod-template-hash": "7c9d5b6f4",
-            },
-            "ownerReferences": [{ "kind": "ReplicaSet", "name": "checkout-7c9d5b6f4", "controller": true }],
-        },
-        "spec": { "containers": [{ "name": "app", "image": "registry.example/shop/checkout:1.4.2" }] },
-        "status": {
-            "podIP": "10.1.2.3",
-            "containerStatuses": [{
-                "name": "app", "restartCount": 0,
-                "containerID": "containerd://3f1c9a7e5d2b4c6f8091a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7",
-                "imageID": "registry.example/shop/checkout@sha256:9a7e5d2b4c6f8091a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f70819",
-            }],
-        },
-    })
 }

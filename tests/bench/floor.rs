@@ -8,7 +8,8 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use crate::{Compression, corpus};
+use crate::node;
+use crate::subject::Compression;
 
 const WINDOW: usize = 256 << 10;
 const CHUNK: usize = 1 << 20;
@@ -39,7 +40,7 @@ pub(crate) fn run(pods: &Path, address: Option<&str>, compression: Compression) 
     };
     let (mut window, mut chunk) = (vec![0; WINDOW], Vec::with_capacity(CHUNK + WINDOW));
     // Real text: one byte again and again would be compressed for nothing.
-    let mut metadata = corpus::pod(0).to_string().into_bytes();
+    let mut metadata = node::pod(0, 1).to_string().into_bytes();
     metadata.resize(METADATA, b' ');
     let mut lines = 0;
     let mut in_chunk = 0;

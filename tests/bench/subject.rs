@@ -1,172 +1,188 @@
-//! One run of a subject: started fresh, measured when the last record has arrived.
+//! What is measured: the agent, and other programs that do the same work.
 
-use std::fmt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
+use clap::ValueEnum;
 
-use crate::receiver::Receiver;
-use crate::{Compression, corpus};
+use crate::node::Node;
+use crate::peers::Peer;
+use crate::process::Process;
+use crate::receiver::{Protocol, Receiver};
+use crate::tally::Look;
 
 /// A run that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// USER_HZ, in which Linux gives CPU times to programs on every architecture that we build for.
-const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What runs, and how.
-pub(crate) enum Setting {
-    /// The bare loop.
-    Floor {
-        /// Whether it sends its chunks.
-        socket: bool,
-        /// How it packs them.
-        compression: Compression,
-    },
+/// How chunks are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    /// Not at all.
+    None,
+    /// Deflate, level 1.
+    Gzip,
+    /// Zstandard, level 1.
+    Zstd,
+}
+
+/// Sidelight and its settings.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    /// The program.
+    pub(crate) binary: PathBuf,
+    /// `logs.parse`.
+    pub(crate) parse: &'static str,
+    /// `compress` of every output.
+    pub(crate) compression: Compression,
+    /// Forward outputs, each with a receiver of its own.
+    pub(crate) outputs: u64,
+    /// Reader threads.
+    pub(crate) workers: u64,
+    /// `flush_interval` of every output.
+    pub(crate) flush_interval: &'static str,
+    /// `logs.held_deleted`, in bytes.
+    pub(crate) held_deleted: u64,
+}
+
+/// A program that reads a node's logs and sends them.
+#[derive(Clone)]
+pub(crate) enum Subject {
     /// Sidelight.
-    Agent {
-        /// `logs.parse`.
-        parse: &'static str,
-        /// `compress` of every output.
-        compression: Compression,
-        /// Forward outputs, each with a receiver of its own.
-        outputs: u64,
-    },
+    Agent(Agent),
+    /// Another one.
+    Peer(Peer),
 }
 
-/// What a process has used.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cost {
-    /// Seconds of CPU time in the program.
-    pub(crate) user: f64,
-    /// Seconds of CPU time in the kernel.
-    pub(crate) system: f64,
-    /// VmHWM in bytes.
-    pub(crate) peak_rss: u64,
+/// A subject that runs, and its receivers.
+pub(crate) struct Run {
+    /// The program.
+    pub(crate) process: Process,
+    /// One for each output.
+    pub(crate) receivers: Vec<Receiver>,
 }
 
-// === impl Cost ===
+// === impl Compression ===
 
-impl Cost {
-    /// What a process has used so far, all its threads together (proc(5), `stat` and `status`).
+impl Compression {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+        }
+    }
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// One reader without compression, all else as by default.
+    pub(crate) fn new(binary: impl Into<PathBuf>, parse: &'static str) -> Self {
+        Agent {
+            binary: binary.into(),
+            parse,
+            compression: Compression::None,
+            outputs: 1,
+            workers: 1,
+            flush_interval: "1s",
+            held_deleted: 1 << 30,
+        }
+    }
+
+    fn start(&self, node: &Node, receivers: &[Receiver]) -> anyhow::Result<Process> {
+        let data = tempfile::tempdir()?;
+        let directory = node.path().display();
+        let mut config = format!(
+            "node: bench\ndata_dir: {}\nworkers: {}\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
+             kubernetes: {{ source: file, file: {directory}/pods.json }}\n\
+             logs:\n  root: {directory}/pods\n  parse: {}\n  held_deleted: {}B\n  outputs:\n",
+            data.path().display(),
+            self.workers,
+            self.parse,
+            self.held_deleted,
+        );
+        for (index, receiver) in receivers.iter().enumerate() {
+            config.push_str(&format!(
+                "  - name: out{index}\n    forward: {{ upstreams: ['{}'], compress: {}, flush_interval: {} }}\n",
+                receiver.address(),
+                self.compression.name(),
+                self.flush_interval,
+            ));
+        }
+        let file = data.path().join("sidelight.yaml");
+        std::fs::write(&file, config)?;
+        Process::start(Command::new(&self.binary).arg("agent").arg("--config").arg(&file), data)
+    }
+}
+
+// === impl Subject ===
+
+impl Subject {
+    /// How it speaks to its receivers.
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self {
+            Subject::Agent(_) => Protocol::Forward,
+            Subject::Peer(peer) => peer.protocol(),
+        }
+    }
+
+    /// Starts it on a node's logs, and receivers for it.
     ///
     /// # Errors
-    /// When there is no such process.
-    pub(crate) fn of_process(id: u32) -> anyhow::Result<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-        // The name, in parentheses, may hold spaces.
-        let fields: Vec<&str> = stat.rsplit_once(')').context("no stat")?.1.split_whitespace().collect();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        Ok(Cost {
-            user: fields[11].parse::<f64>()? / TICKS_PER_SECOND,
-            system: fields[12].parse::<f64>()? / TICKS_PER_SECOND,
-            peak_rss: peak.trim().trim_end_matches(" kB").parse::<u64>()? << 10,
-        })
-    }
-
-    fn parse(text: &str) -> anyhow::Result<Self> {
-        let mut numbers = text.split_whitespace();
-        let mut next = || numbers.next().context("too few numbers");
-        Ok(Cost { user: next()?.parse()?, system: next()?.parse()?, peak_rss: next()?.parse()? })
+    /// The system's.
+    pub(crate) fn start(&self, node: &Node, look: Look) -> anyhow::Result<Run> {
+        let outputs = if let Subject::Agent(agent) = self { agent.outputs } else { 1 };
+        let receivers =
+            (0..outputs).map(|_| Receiver::start(self.protocol(), look)).collect::<Result<Vec<_>, _>>()?;
+        let process = match self {
+            Subject::Agent(agent) => agent.start(node, &receivers)?,
+            Subject::Peer(peer) => peer.start(node, &receivers[0])?,
+        };
+        Ok(Run { process, receivers })
     }
 }
 
-impl fmt::Display for Cost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.user, self.system, self.peak_rss)
-    }
-}
+// === impl Run ===
 
-/// Runs a subject over the corpus.
-///
-/// # Errors
-/// When it fails or does not end.
-pub(crate) fn run(agent: &Path, corpus: &Path, setting: &Setting, records: u64) -> anyhow::Result<Cost> {
-    match setting {
-        Setting::Floor { socket, compression } => run_floor(corpus, *socket, *compression),
-        Setting::Agent { .. } => Ok(run_agent(agent, corpus, setting, records, false)?.0),
+impl Run {
+    /// Waits until so many records have arrived at every receiver.
+    ///
+    /// # Errors
+    /// When they do not, or the program ends.
+    pub(crate) fn wait_for(&mut self, records: u64) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while self.receivers.iter().any(|receiver| receiver.tally.records() < records) {
+            self.process.check()?;
+            if begun.elapsed() > PATIENCE {
+                let arrived: Vec<u64> =
+                    self.receivers.iter().map(|receiver| receiver.tally.records()).collect();
+                bail!("only {arrived:?} of {records} records arrived in {PATIENCE:?}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
-}
 
-/// Runs the agent with a receiver that looks into every record: all must be there once, under the right pod.
-///
-/// # Errors
-/// When they are not.
-pub(crate) fn verify(agent: &Path, corpus: &Path, setting: &Setting, records: u64) -> anyhow::Result<()> {
-    if let Setting::Agent { compression: Compression::Gzip | Compression::Zstd, .. } = setting {
-        // The verifying receiver reads entries as they are; the system tests unpack.
-        return Ok(());
+    /// Lets it run for a while.
+    ///
+    /// # Errors
+    /// When it ends.
+    pub(crate) fn settle(&mut self, time: Duration) -> anyhow::Result<()> {
+        std::thread::sleep(time);
+        self.process.check()
     }
-    let (_, receivers) = run_agent(agent, corpus, setting, records, true)?;
-    for receiver in receivers {
-        for pod in 0..corpus::PODS {
-            let wrong = receiver.wrong(&corpus::name(pod), records / corpus::PODS);
+
+    /// Every receiver must have got each of a pod's numbers below `records` once.
+    ///
+    /// # Errors
+    /// When one has not.
+    pub(crate) fn verify(&self, pod: &str, records: u64) -> anyhow::Result<()> {
+        for receiver in &self.receivers {
+            let wrong = receiver.tally.wrong(pod, records);
             ensure!(wrong == 0, "{wrong} records of pod {pod} did not arrive exactly once");
         }
-    }
-    Ok(())
-}
-
-fn run_floor(corpus: &Path, socket: bool, compression: Compression) -> anyhow::Result<Cost> {
-    let receiver = Receiver::start(false)?;
-    let compression = format!("{compression:?}").to_lowercase();
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("floor").arg(corpus.join("pods")).arg(compression);
-    if socket {
-        command.arg(receiver.address().to_string());
-    }
-    let output = command.stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "the floor program failed");
-    Cost::parse(&String::from_utf8(output.stdout)?)
-}
-
-fn run_agent(
-    agent: &Path,
-    corpus: &Path,
-    setting: &Setting,
-    records: u64,
-    verify: bool,
-) -> anyhow::Result<(Cost, Vec<Receiver>)> {
-    let Setting::Agent { parse, compression, outputs } = setting else { bail!("not the agent") };
-    let receivers = (0..*outputs).map(|_| Receiver::start(verify)).collect::<Result<Vec<_>, _>>()?;
-    let data = tempfile::tempdir()?;
-    let directory = corpus.display();
-    let mut config = format!(
-        "node: bench\ndata_dir: {}\nworkers: 1\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
-         kubernetes: {{ source: file, file: {directory}/pods.json }}\n\
-         logs:\n  root: {directory}/pods\n  parse: {parse}\n  outputs:\n",
-        data.path().display(),
-    );
-    for (index, receiver) in receivers.iter().enumerate() {
-        let compress = format!("{compression:?}").to_lowercase();
-        config.push_str(&format!(
-            "  - name: out{index}\n    forward: {{ upstreams: ['{}'], compress: {compress} }}\n",
-            receiver.address()
-        ));
-    }
-    let file = data.path().join("sidelight.yaml");
-    std::fs::write(&file, config)?;
-    let mut child = Running(Command::new(agent).arg("agent").arg("--config").arg(&file).spawn()?);
-    let begun = Instant::now();
-    while receivers.iter().any(|receiver| receiver.records() < records) {
-        if let Some(status) = child.0.try_wait()? {
-            bail!("the agent ended: {status}");
-        }
-        let arrived: Vec<u64> = receivers.iter().map(Receiver::records).collect();
-        ensure!(begun.elapsed() < PATIENCE, "only {arrived:?} of {records} records arrived in {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok((Cost::of_process(child.0.id())?, receivers))
-}
-
-/// A child that does not outlive its run.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        Ok(())
     }
 }

@@ -39,7 +39,7 @@ receivers:
     tests/receivers/build
     cargo test -p sidelight-agent --test system -- --ignored real_receivers
 
-# CPU time and memory against the floor; arguments as `--records 200000 --rounds 1`
+# CPU time and memory against the floor; arguments as `--records 200000 --rounds 1`, or `load`, `idle`, `slopes`, `loss`
 bench *arguments:
     cargo build --release --locked
     cargo run --release --locked -p sidelight-tests --bin bench -- {{ arguments }}

@@ -15,14 +15,20 @@ mod corpus;
 mod floor;
 mod forward;
 mod http;
+mod idle;
+mod kubelet;
+mod load;
+mod loss;
 mod node;
 mod peers;
 mod process;
 mod receiver;
+mod slopes;
 mod speed;
 mod stats;
 mod subject;
 mod tally;
+mod writer;
 
 use std::path::PathBuf;
 
@@ -46,6 +52,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Section {
+    /// CPU time, memory and latency at a given load.
+    Load(load::Options),
+    /// CPU time, memory and system calls with files that nobody writes to.
+    Idle(idle::Options),
+    /// Memory by containers, workers and outputs.
+    Slopes,
+    /// The rate at which the first line is lost.
+    Loss(loss::Options),
     /// One run of the floor program, measured from outside.
     Floor {
         pods: PathBuf,
@@ -60,6 +74,10 @@ fn main() -> anyhow::Result<()> {
     let agent = &arguments.agent;
     match arguments.command {
         None => speed::run(agent, &arguments.speed),
+        Some(Section::Load(options)) => load::run(agent, &options),
+        Some(Section::Idle(options)) => idle::run(agent, &options),
+        Some(Section::Slopes) => slopes::run(agent),
+        Some(Section::Loss(options)) => loss::run(agent, &options),
         Some(Section::Floor { pods, compression, address }) => {
             let lines = floor::run(&pods, address.as_deref(), compression)?;
             println!("{} {lines}", Cost::of_process(std::process::id())?);

@@ -9,7 +9,7 @@ use crate::http;
 use crate::node::Node;
 use crate::process::Process;
 use crate::receiver::{Protocol, Receiver};
-use crate::subject::Compression;
+use crate::subject::{Agent, Compression, Subject};
 
 /// A program with its settings.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub(crate) struct Peer {
     /// Whether it parses JSON: Fluent Bit's `Merge_Log`. vlagent always does, the Collector never.
     merge_log: bool,
     /// Fluent Bit's `Flush`: how long records wait for others.
-    pub(crate) flush: &'static str,
+    flush: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,26 +49,28 @@ pub(crate) fn on_path() -> Vec<Peer> {
     peers.flat_map(settings).collect()
 }
 
-/// The first setting of every program that is found.
-pub(crate) fn plain() -> Vec<Peer> {
+/// The agent with some settings, then the first setting of every program that is found; of these, what has `only` in its
+/// title. Fluent Bit's records wait for `flush` seconds.
+pub(crate) fn beside(agents: Vec<(&str, Agent)>, flush: &'static str, only: &str) -> Vec<(String, Subject)> {
     let mut peers = on_path();
     peers.dedup_by_key(|peer| peer.program);
-    peers
+    let peers = peers.into_iter().map(|peer| (peer.title(), Subject::Peer(Peer { flush, ..peer })));
+    let agents = agents.into_iter().map(|(title, agent)| (title.to_owned(), Subject::Agent(agent)));
+    agents.chain(peers).filter(|(title, _)| title.contains(only)).collect()
 }
 
-/// Prints the versions of what was found, and how its work differs from the agent's.
-pub(crate) fn print_notes() {
-    for program in PROGRAMS {
-        let Some(path) = find(program.name()) else { continue };
-        let output = Command::new(path).arg("--version").output();
+/// Prints, for those that ran, the version and how the work differs from the agent's.
+pub(crate) fn print_notes<'a>(subjects: impl Iterator<Item = &'a Subject>) {
+    let mut peers: Vec<&Peer> = subjects
+        .filter_map(|subject| if let Subject::Peer(peer) = subject { Some(peer) } else { None })
+        .collect();
+    peers.dedup_by_key(|peer| peer.program);
+    for peer in peers {
+        let output = Command::new(&peer.path).arg("--version").output();
         let version =
             output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-        println!(
-            "\n{} ({}): {}",
-            program.name(),
-            version.lines().next().unwrap_or_default().trim(),
-            program.difference()
-        );
+        let version = version.lines().next().unwrap_or_default().trim();
+        println!("\n{} ({version}): {}", peer.program.name(), peer.program.difference());
     }
 }
 
@@ -146,6 +148,7 @@ impl Peer {
         command.stdout(Stdio::null());
         match self.program {
             Program::FluentBit => {
+                fs::write(data.path().join("token"), "bench")?;
                 let file = data.path().join("fluent-bit.conf");
                 fs::write(&file, self.fluent_bit(node, receiver, data.path())?)?;
                 command.arg("-q").arg("-c").arg(file);
@@ -156,6 +159,7 @@ impl Peer {
                 command
                     .env("KUBECONFIG", file)
                     .args(["-kubernetesCollector", "-loggerLevel=ERROR", "-httpListenAddr=127.0.0.1:0"])
+                    .arg("-remoteWrite.retryMaxTime=5s")
                     .arg(format!("-kubernetesCollector.logsPath={}/containers", node.path().display()))
                     .arg(format!("-tmpDataPath={}", data.path().display()))
                     .arg(format!("-remoteWrite.url=http://{}/insert/native", receiver.address()));
@@ -174,10 +178,10 @@ impl Peer {
         let on = |on| if on { "On" } else { "Off" };
         let compress = if self.compression == Compression::Gzip { "    Compress gzip\n" } else { "" };
         Ok(format!(
-            "[SERVICE]\n    Flush {flush}\n    Log_Level error\n\
+            "[SERVICE]\n    Flush {flush}\n    Log_Level error\n    scheduler.base 1\n    scheduler.cap 5\n\
              [INPUT]\n    Name tail\n    Path {links}/*.log\n    Tag kube.*\n    multiline.parser cri\n    \
              Read_from_Head On\n    Refresh_Interval 1\n    DB {data}/tail.db\n    Mem_Buf_Limit 24M\n\
-             [FILTER]\n    Name kubernetes\n    Match kube.*\n    Kube_URL http://{api}\n    \
+             [FILTER]\n    Name kubernetes\n    Match kube.*\n    Kube_URL http://{api}\n    Kube_Token_File {data}/token\n    \
              Kube_Tag_Prefix kube.{prefix}.\n    Merge_Log {merge_log}\n    Keep_Log {keep_log}\n\
              [OUTPUT]\n    Name forward\n    Match *\n    Host 127.0.0.1\n    Port {port}\n    \
              Require_ack_response On\n    Retry_Limit no_limits\n{compress}",

@@ -39,6 +39,17 @@ pub(crate) struct Activity {
     pub(crate) switches: u64,
 }
 
+/// What a process has in memory, in MiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// VmHWM: the most so far.
+    pub(crate) peak_rss: f64,
+    /// VmRSS.
+    pub(crate) rss: f64,
+    /// RssAnon.
+    pub(crate) anon: f64,
+}
+
 // === impl Process ===
 
 impl Process {
@@ -71,21 +82,22 @@ impl Process {
         Cost::of_process(self.id())
     }
 
-    /// What its threads have done so far; those that have ended do not count.
+    /// What its threads have done so far.
     ///
     /// # Errors
     /// When it has ended.
     pub(crate) fn activity(&self) -> anyhow::Result<Activity> {
-        let mut activity = Activity { cpu: 0.0, switches: 0 };
-        for thread in fs::read_dir(format!("/proc/{}/task", self.id()))? {
-            let thread = thread?.path();
-            let Ok(schedstat) = fs::read_to_string(thread.join("schedstat")) else { continue };
-            activity.cpu += schedstat.split(' ').next().context("no schedstat")?.parse::<f64>()? / 1e9;
-            let status = fs::read_to_string(thread.join("status"))?;
-            activity.switches += field(&status, "voluntary_ctxt_switches:")?;
-            activity.switches += field(&status, "nonvoluntary_ctxt_switches:")?;
-        }
-        Ok(activity)
+        Activity::of_process(&self.id().to_string())
+    }
+
+    /// What it has in memory.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let mib = |name| Ok::<_, anyhow::Error>(field(&status, name)? as f64 / 1024.0);
+        Ok(Memory { peak_rss: mib("VmHWM:")?, rss: mib("VmRSS:")?, anon: mib("RssAnon:")? })
     }
 }
 
@@ -140,6 +152,32 @@ impl Cost {
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {} {}", self.user, self.system, self.peak_rss, self.anon)
+    }
+}
+
+// === impl Activity ===
+
+impl Activity {
+    /// Of this process.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(crate) fn own() -> anyhow::Result<Self> {
+        Self::of_process("self")
+    }
+
+    /// Threads that have ended do not count.
+    fn of_process(id: &str) -> anyhow::Result<Self> {
+        let mut activity = Activity { cpu: 0.0, switches: 0 };
+        for thread in fs::read_dir(format!("/proc/{id}/task"))? {
+            let thread = thread?.path();
+            let Ok(schedstat) = fs::read_to_string(thread.join("schedstat")) else { continue };
+            activity.cpu += schedstat.split(' ').next().context("no schedstat")?.parse::<f64>()? / 1e9;
+            let status = fs::read_to_string(thread.join("status"))?;
+            activity.switches += field(&status, "voluntary_ctxt_switches:")?;
+            activity.switches += field(&status, "nonvoluntary_ctxt_switches:")?;
+        }
+        Ok(activity)
     }
 }
 

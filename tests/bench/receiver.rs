@@ -1,6 +1,6 @@
 //! The receiver of a run: it acknowledges and counts, and looks into records only as far as it is told to.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,8 +81,13 @@ fn listen(
         };
         connections.push(stream.try_clone()?);
         let tally = tally.clone();
-        // The sender sees a connection that breaks, and its run does not end.
-        std::thread::spawn(move || drop(serve(&stream, protocol, &tally)));
+        std::thread::spawn(move || match serve(&stream, protocol, &tally) {
+            Err(error) if matches!(error.kind(), ErrorKind::Other | ErrorKind::InvalidData) => {
+                tally.broken(&error)
+            }
+            // A connection may end at any time.
+            _ => {}
+        });
     }
     for connection in connections {
         let _ = connection.shutdown(Shutdown::Both);

@@ -33,6 +33,8 @@ pub(crate) struct Tally {
     /// How far to look.
     pub(crate) look: Look,
     records: AtomicU64,
+    strays: AtomicU64,
+    fault: Mutex<Option<String>>,
     seen: Mutex<HashMap<String, Seen>>,
     ages: Mutex<Vec<f64>>,
 }
@@ -41,7 +43,14 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new(look: Look) -> Self {
-        Tally { look, records: AtomicU64::new(0), seen: Mutex::default(), ages: Mutex::default() }
+        Tally {
+            look,
+            records: AtomicU64::new(0),
+            strays: AtomicU64::new(0),
+            fault: Mutex::default(),
+            seen: Mutex::default(),
+            ages: Mutex::default(),
+        }
     }
 
     /// Records so far, repeated ones as well.
@@ -90,12 +99,28 @@ impl Tally {
         std::mem::take(&mut self.ages.lock().unwrap())
     }
 
-    /// How many of `records` numbers of a pod did not arrive exactly once.
-    pub(crate) fn wrong(&self, pod: &str, records: u64) -> u64 {
+    /// A record without a number: a part of one.
+    pub(crate) fn stray(&self) {
+        self.strays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A message could not be read.
+    pub(crate) fn broken(&self, error: &io::Error) {
+        self.fault.lock().unwrap().get_or_insert(error.to_string());
+    }
+
+    /// What was wrong with the first message that could not be read.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.fault.lock().unwrap().clone()
+    }
+
+    /// How many records did not arrive exactly once and whole, if each pod has numbers below `records`.
+    pub(crate) fn wrong(&self, pods: impl Iterator<Item = String>, records: u64) -> u64 {
         let seen = self.seen.lock().unwrap();
-        let once =
-            seen.get(pod).map_or(0, |seen| seen.times.iter().filter(|times| **times == 1).count() as u64);
-        records.abs_diff(once)
+        let once = |pod: String| {
+            seen.get(&pod).map_or(0, |seen| seen.times.iter().filter(|times| **times == 1).count() as u64)
+        };
+        pods.map(|pod| records.abs_diff(once(pod))).sum::<u64>() + self.strays.load(Ordering::Relaxed)
     }
 
     /// How many different numbers of a pod have arrived.

@@ -221,7 +221,7 @@ impl Log {
 }
 
 /// Nanoseconds since the epoch as Go's RFC3339Nano writes them: trailing zeros trimmed.
-fn rfc3339(nanos: u64) -> String {
+pub fn rfc3339(nanos: u64) -> String {
     let seconds = nanos / 1_000_000_000;
     let (year, month, day) = date(seconds / 86_400);
     let second = seconds % 86_400;

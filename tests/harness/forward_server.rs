@@ -1,11 +1,12 @@
 //! A strict Forward receiver: it checks every message, counts every record, and can be unkind.
 
 mod arrivals;
+mod gate;
 mod message;
 mod security;
 
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,8 +16,9 @@ use std::time::Duration;
 use rmpv::Value;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use arrivals::Arrivals;
 pub use arrivals::Tally;
+use arrivals::{Arrivals, Numbered};
+use gate::{Gate, Socket};
 use message::check;
 pub use security::Security;
 use security::{Handshake, Verdict};
@@ -276,7 +278,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         {
             return Ok(());
         }
-        shared.received.lock().unwrap().add(records, !shared.only_counts);
+        shared.take(records);
         std::thread::sleep(Duration::from_millis(shared.faults.ack_delay.load(Ordering::SeqCst)));
         if !shared.without_acks && !use_up(&shared.faults.lose_acks) {
             let is_foreign = use_up(&shared.faults.foreign_acks);
@@ -333,38 +335,19 @@ fn use_up(fault: &AtomicU64) -> bool {
 // === impl Shared ===
 
 impl Shared {
+    fn take(&self, records: Vec<Received>) {
+        // Before the lock: those who wait for lines are not to wait for checksums.
+        let numbered = records.iter().filter_map(Numbered::of).collect();
+        let mut received = self.received.lock().unwrap();
+        received.add(numbered);
+        if !self.only_counts {
+            received.records.extend(records);
+        }
+    }
+
     fn violation(&self, what: String) -> io::Result<()> {
         self.violations.lock().unwrap().push(what);
         Ok(())
-    }
-}
-
-trait Socket: Read + Write {}
-impl<T: Read + Write> Socket for T {}
-
-/// The socket as the faults let it through.
-struct Gate<'a> {
-    socket: Box<dyn Socket>,
-    shared: &'a Shared,
-}
-
-impl Read for Gate<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let faults = &self.shared.faults;
-        let cut_after = faults.cut_after.load(Ordering::SeqCst) as usize;
-        let read = self.socket.read(buffer)?;
-        // Behind the read: what was waited for inside the kernel stalls too.
-        while faults.stall.load(Ordering::SeqCst) && !self.shared.stopping.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if cut_after > 0 && read > 0 {
-            let left = cut_after.saturating_sub(read);
-            faults.cut_after.store(left as u64, Ordering::SeqCst);
-            if left == 0 {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
-        }
-        Ok(read)
     }
 }
 
@@ -379,7 +362,7 @@ mod tests {
         for number in [0, 2] {
             let record = Value::Map(vec![(Value::from("log"), Value::from(format!("seq=w:{number} x")))]);
             let received = Received { tag: String::new(), time: (0, 0), record, chunk: String::new() };
-            server.shared.received.lock().unwrap().add(vec![received], true);
+            server.shared.take(vec![received]);
         }
         server.assert_complete("w", 3);
     }
@@ -392,7 +375,7 @@ mod tests {
         for text in [text.clone(), text.replace("whole", "hole")] {
             let record = Value::Map(vec![(Value::from("log"), Value::from(text))]);
             let received = Received { tag: String::new(), time: (0, 0), record, chunk: String::new() };
-            server.shared.received.lock().unwrap().add(vec![received], true);
+            server.shared.take(vec![received]);
         }
         server.assert_complete("w", 1);
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a failed test")]
 
 mod annotations;
+mod chaos;
 mod cluster;
 mod commands;
 mod faults;
@@ -10,6 +11,7 @@ mod forward;
 mod lifecycle;
 mod outputs;
 mod real_kubernetes;
+mod real_limits;
 mod real_receivers;
 mod records;
 mod rotation;

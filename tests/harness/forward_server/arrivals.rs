@@ -26,19 +26,32 @@ pub struct Tally {
     pub repeated: u64,
 }
 
+/// A record with a numbered line.
+pub(super) struct Numbered {
+    writer: String,
+    number: u64,
+    /// What has arrived, if it is not what was written.
+    damaged: Option<String>,
+}
+
+// === impl Numbered ===
+
+impl Numbered {
+    /// None for a record without a number.
+    pub(super) fn of(received: &Received) -> Option<Self> {
+        let (writer, number) = sequence(&received.record)?;
+        let damaged = (!is_undamaged(&received.record)).then(|| received.record.to_string());
+        Some(Numbered { writer, number, damaged })
+    }
+}
+
 // === impl Arrivals ===
 
 impl Arrivals {
-    pub(super) fn add(&mut self, records: Vec<Received>, are_kept: bool) {
-        for received in &records {
-            let Some((writer, number)) = sequence(&received.record) else { continue };
-            if !is_undamaged(&received.record) {
-                self.damaged.push((writer.clone(), number, received.record.to_string()));
-            }
+    pub(super) fn add(&mut self, numbered: Vec<Numbered>) {
+        for Numbered { writer, number, damaged } in numbered {
+            self.damaged.extend(damaged.map(|record| (writer.clone(), number, record)));
             *self.sequences.entry(writer).or_default().entry(number).or_default() += 1;
-        }
-        if are_kept {
-            self.records.extend(records);
         }
     }
 

@@ -39,6 +39,14 @@ receivers:
     tests/receivers/build
     cargo test -p sidelight-agent --test system -- --ignored real_receivers
 
+# What was sent, delivered, dropped and repeated under each fault; `just faults --root` adds those that need root
+faults *arguments:
+    tests/faults {{ arguments }}
+
+# Faults in random order and combination; `SEED=n` repeats a run
+chaos seconds="600":
+    CHAOS_SECONDS={{ seconds }} cargo test -p sidelight-agent --test system -- --ignored chaos --nocapture
+
 # CPU time and memory against the floor; arguments as `--records 200000 --rounds 1`, or `load`, `idle`, `slopes`, `loss`
 bench *arguments:
     cargo build --release --locked

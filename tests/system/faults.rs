@@ -55,7 +55,7 @@ fn a_pod_deleted_under_backlog_loses_nothing() {
     let agent = fault.watch(Agent::start(
         BINARY,
         node.path(),
-        &config(&node, &server, "  parse: none\n", "      ack_timeout: 60s\n      compress: none\n"),
+        &config(&node, &server, "  parse: none\n", "      ack_timeout: 10m\n      compress: none\n"),
     ));
     let mut log = node.container("a");
     // More than the memory budget and the socket's buffers hold.

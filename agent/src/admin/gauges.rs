@@ -1,7 +1,7 @@
 //! Gauges that are worked out when somebody asks for them.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +10,7 @@ use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry};
 use crate::admin::View;
 use crate::admin::status;
 use crate::logs::container::Container;
+use crate::logs::layout::ContainerPath;
 
 /// Rates of writing are those of an interval of this length.
 const RATE_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,7 +27,7 @@ pub(super) struct Gauges {
     reload_successful: IntGauge,
     memory_budget: IntGauge,
     memory_used: IntGauge,
-    written: Mutex<HashMap<PathBuf, Written>>,
+    written: Mutex<HashMap<Arc<ContainerPath>, Written>>,
 }
 
 /// How much a container had written when last looked at, and how fast it writes.
@@ -140,7 +141,7 @@ impl Gauges {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let left = containers.iter().filter_map(|container| {
             let lag: u64 = container.generations().iter().map(|generation| generation.backlog()).sum();
-            let rate = written.get(&container.directory)?.rate;
+            let rate = written.get(&container.path)?.rate;
             (lag > 0 && rate > 0.0).then(|| ((kept - lag as f64) / rate).max(0.0))
         });
         left.fold(f64::INFINITY, f64::min)
@@ -156,14 +157,14 @@ impl Gauges {
         let mut before = std::mem::take(&mut *written);
         for container in view.inventory.containers() {
             let bytes = container.generations().iter().map(|generation| generation.size()).sum();
-            let last = before.remove(&container.directory);
+            let last = before.remove(&container.path);
             let rate = match &last {
                 // Less than before: a file is gone.
                 Some(last) if bytes < last.bytes => last.rate,
                 Some(last) => (bytes - last.bytes) as f64 / now.duration_since(last.at).as_secs_f64(),
                 None => 0.0,
             };
-            written.insert(container.directory.clone(), Written { bytes, at: now, rate });
+            written.insert(container.path.clone(), Written { bytes, at: now, rate });
         }
     }
 }

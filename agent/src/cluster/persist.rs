@@ -1,9 +1,10 @@
 //! The pods that are known, kept over restarts.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -68,19 +69,19 @@ impl Persisted {
     }
 
     async fn save(&self, store: &Store) -> io::Result<()> {
-        let path = self.path.clone();
-        let bytes = serde_json::to_vec(&store.all().iter().map(AsRef::as_ref).collect::<Vec<&Pod>>())?;
+        let (path, pods) = (self.path.clone(), store.all());
         // A sync may take as long as the disk likes, and others run on this thread.
-        tokio::task::spawn_blocking(move || write(&path, &bytes)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || write(&path, &pods)).await.map_err(io::Error::other)?
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(path: &Path, pods: &[Arc<Pod>]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     // Annotations are not for everybody on the node to read.
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut out = BufWriter::new(file);
+    serde_json::to_writer(&mut out, &pods.iter().map(AsRef::as_ref).collect::<Vec<&Pod>>())?;
+    out.into_inner()?.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -28,7 +28,7 @@ use crate::wake::Wake;
 
 /// Chunks that wait for a delivery of one output, at most: enough that it never waits for a reader. What is read further
 /// ahead only takes memory, and has left the processor's cache when it is sent.
-const WAITING_CHUNKS: usize = 4;
+const WAITING_CHUNKS: usize = 2;
 
 /// What says which pod this process runs in: the Downward API's variables, else the host name, which is the pod's.
 const OWN_POD: [&str; 3] = ["POD_UID", "POD_NAME", "HOSTNAME"];

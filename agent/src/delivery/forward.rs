@@ -148,7 +148,7 @@ impl Dispatcher {
     fn connect(&mut self, now: Instant) {
         for index in self.upstreams.unconnected(now) {
             let upstream = self.upstreams.get(index);
-            let (sender, receiver) = mpsc::channel(upstreams::PIPELINE);
+            let (sender, receiver) = mpsc::channel(upstreams::PIPELINE_PARCELS);
             upstream.connection += 1;
             upstream.parcels = Some(sender);
             let id = ConnectionId { upstream: index, number: upstream.connection };
@@ -170,8 +170,9 @@ impl Dispatcher {
             let Some(parcel) = self.pending.pop_front() else { return };
             let upstream = self.upstreams.get(index);
             let Some(parcels) = &upstream.parcels else { return self.pending.push_front(parcel) };
+            let bytes = parcel.entries().len();
             match parcels.try_send(parcel) {
-                Ok(()) => upstream.in_flight += 1,
+                Ok(()) => upstream.gets(bytes),
                 Err(mpsc::error::TrySendError::Full(parcel)) => return self.pending.push_front(parcel),
                 Err(mpsc::error::TrySendError::Closed(parcel)) => {
                     // It retires, or its last words are still in the inbox; the next turn opens another.
@@ -195,7 +196,9 @@ impl Dispatcher {
                 }
             }
             Event::Acknowledged(id, parcel) => {
-                self.upstreams.get(id.upstream).acknowledged();
+                let upstream = self.upstreams.get(id.upstream);
+                upstream.acknowledged();
+                upstream.gives_back(parcel.entries().len());
                 self.parcels.acknowledged(parcel);
             }
             Event::Ended(id, remains) => self.ended(id, remains),
@@ -206,7 +209,7 @@ impl Dispatcher {
     fn ended(&mut self, id: ConnectionId, remains: Remains) {
         let Remains { mut sent, unsent, error } = remains;
         let upstream = self.upstreams.get(id.upstream);
-        upstream.in_flight = upstream.in_flight.saturating_sub(sent.len() + unsent.len());
+        sent.iter().chain(&unsent).for_each(|parcel| upstream.gives_back(parcel.entries().len()));
         let is_newest = upstream.connection == id.number;
         if is_newest {
             upstream.parcels = None;

@@ -16,7 +16,7 @@ use crate::delivery::forward::Config;
 use crate::delivery::forward::frame::{self, Replies};
 use crate::delivery::forward::handshake;
 use crate::delivery::forward::parcel::Parcel;
-use crate::delivery::forward::upstreams::{PIPELINE, jittered};
+use crate::delivery::forward::upstreams::{PIPELINE_PARCELS, jittered};
 use crate::delivery::tls;
 use crate::delivery::until;
 
@@ -185,7 +185,7 @@ impl Connection<'_> {
             }
             let late = self.waiting.front().map(|(_, late)| *late);
             tokio::select! {
-                parcel = parcels.recv(), if !retiring && self.waiting.len() < PIPELINE => {
+                parcel = parcels.recv(), if !retiring && self.waiting.len() < PIPELINE_PARCELS => {
                     let Some(parcel) = parcel else { retiring = true; continue };
                     if let Err(error) = self.send(parcel, &mut writer, &mut reader).await {
                         self.take_last_replies(&mut reader).await;

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use crate::config;
 use crate::delivery::forward::parcel::Parcel;
 
-/// Parcels that one connection holds, sent or about to be: at 1 MiB each 80 MiB of records a second where an
-/// acknowledgement takes 100 ms. Where chunks are small, they grow until that is enough.
-pub(super) const PIPELINE: usize = 8;
+/// What one connection holds, sent or about to be: parcels, however small, and bytes, but for the last parcel. Where an
+/// acknowledgement takes 100 ms, that is 40 MB a second.
+pub(super) const PIPELINE_PARCELS: usize = 16;
+const PIPELINE_BYTES: usize = 4 << 20;
 /// Pause after the first failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -28,7 +29,8 @@ pub(super) struct Upstream {
     /// The number of its newest connection.
     pub(super) connection: u64,
     /// Parcels given and not come back.
-    pub(super) in_flight: usize,
+    in_flight: usize,
+    bytes_in_flight: usize,
     health: Health,
     /// Of the smooth weighted round robin (nginx's algorithm).
     current: i64,
@@ -54,6 +56,7 @@ impl Upstreams {
             parcels: None,
             connection: 0,
             in_flight: 0,
+            bytes_in_flight: 0,
             health: Health::Idle,
             current: 0,
             failures: 0,
@@ -98,10 +101,7 @@ impl Upstreams {
         let mut best: Option<usize> = None;
         for index in 0..self.0.len() {
             let upstream = &mut self.0[index];
-            if !upstream.may_try(now)
-                || (primary && upstream.config.standby)
-                || upstream.in_flight >= upstream.room()
-            {
+            if !upstream.may_try(now) || (primary && upstream.config.standby) || !upstream.has_room() {
                 continue;
             }
             upstream.current += i64::from(upstream.config.weight);
@@ -128,8 +128,23 @@ impl Upstream {
     }
 
     /// One parcel until it is known to take any.
-    fn room(&self) -> usize {
-        if self.health == Health::Up && self.is_well() { PIPELINE } else { 1 }
+    fn has_room(&self) -> bool {
+        match self.health == Health::Up && self.is_well() {
+            true => self.in_flight < PIPELINE_PARCELS && self.bytes_in_flight < PIPELINE_BYTES,
+            false => self.in_flight == 0,
+        }
+    }
+
+    /// A parcel of so many bytes goes to its connection.
+    pub(super) fn gets(&mut self, bytes: usize) {
+        self.in_flight += 1;
+        self.bytes_in_flight += bytes;
+    }
+
+    /// A parcel of so many bytes is back: acknowledged, or from a connection that has ended.
+    pub(super) fn gives_back(&mut self, bytes: usize) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.bytes_in_flight = self.bytes_in_flight.saturating_sub(bytes);
     }
 
     /// The handshake is done; true when that is news.
@@ -141,7 +156,6 @@ impl Upstream {
 
     /// It has taken a parcel.
     pub(super) fn acknowledged(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         self.failures = 0;
     }
 
@@ -222,12 +236,22 @@ mod tests {
     }
 
     #[test]
-    fn a_receiver_that_has_not_answered_yet_gets_one_parcel() {
+    fn a_receiver_gets_one_parcel_until_it_has_answered_and_then_as_many_as_its_pipeline_holds() {
         let mut all = upstreams(&[(1, false)]);
         assert_eq!(all.choose(Instant::now()), Some(0));
-        all.get(0).in_flight = 1;
+        all.get(0).gets(100);
         assert_eq!(all.choose(Instant::now()), None);
         all.get(0).connected();
-        assert_eq!(all.choose(Instant::now()), Some(0));
+        let fill = |all: &mut Upstreams, bytes: usize| {
+            let mut count = 0;
+            while let Some(index) = all.choose(Instant::now()) {
+                all.get(index).gets(bytes);
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(fill(&mut all, 100), PIPELINE_PARCELS - 1);
+        (0..PIPELINE_PARCELS).for_each(|_| all.get(0).gives_back(100));
+        assert_eq!(fill(&mut all, PIPELINE_BYTES - 1), 2);
     }
 }

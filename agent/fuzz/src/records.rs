@@ -17,6 +17,8 @@ const MAX_RECORD: usize = 1 << 10;
 const LONG: u8 = 0xfe;
 const LONG_BYTES: usize = 100_000;
 const MAX_LONG: usize = 6;
+/// Each costs a window that is read.
+const MAX_PIECES: usize = 32;
 
 static CONFIGS: LazyLock<Vec<Arc<Config>>> = LazyLock::new(|| {
     let multiline = ["none", "auto", "rust", "java", "python", "go", "'^\\S'", "'^$'"];
@@ -48,7 +50,7 @@ struct Seen {
 pub fn records(data: &[u8]) {
     let [choice, piece, rest @ ..] = data else { return };
     let config = &CONFIGS[usize::from(*choice) % CONFIGS.len()];
-    let pieces = long_lines(rest, usize::from(*piece) + 1);
+    let pieces = long_lines(rest, usize::from(*piece).max(rest.len() / MAX_PIECES) + 1);
     let whole = vec![pieces.concat()];
     let mut encoded = file::read(config, &whole, Forward::default(), 1 << 20).unpacked();
     let in_pieces = file::read(config, &pieces, Forward::default(), 2 << 10).unpacked();

@@ -345,9 +345,13 @@ impl World {
                 let missing = server.missing(pod.name(), pod.log.next);
                 assert!(
                     missing.is_empty(),
-                    "{} lines of {} are lost at {output}: {missing:?}",
+                    "{} lines of {} are lost at {output}: {missing:?} of {}, deleted: {:?}, dropped bytes: {}; {:?}",
                     missing.len(),
-                    pod.name()
+                    pod.name(),
+                    pod.log.next,
+                    pod.deleted,
+                    self.fault.dropped_of(pod.name()),
+                    self.happened
                 );
             }
         }

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::logs::container::{Container, Inventory};
 use crate::logs::discover::files::{directories, list_logs};
 use crate::logs::discover::settings::report_problems;
+use crate::logs::generation::Generation;
 use crate::logs::layout::ContainerPath;
 use crate::logs::metrics::LogMetrics;
 use crate::logs::open::Root;
@@ -161,6 +162,7 @@ impl Tree {
                 self.set_start(&generation);
                 container.update(|generations| generations.push(Arc::new(generation)));
             }
+            self.discovery.inventory.changed(&container);
         }
     }
 
@@ -314,6 +316,7 @@ impl Tree {
             return;
         };
         self.watch(&container.directory, Watched::Container(pod.clone(), name.clone()));
+        let before = (container.is_gone(), container.generations());
         let mut problem = None;
         match list_logs(&container.directory) {
             Ok(files) => {
@@ -345,6 +348,21 @@ impl Tree {
                 "a container's logs cannot be read"
             );
         }
-        self.discovery.inventory.changed(&container);
+        if !is_idle(&before, &container) {
+            self.discovery.inventory.changed(&container);
+        }
     }
+}
+
+/// Whether a listing has found nothing for the reader to do: the same files as before, and every byte of them read.
+fn is_idle((was_gone, before): &(bool, Vec<Arc<Generation>>), container: &Container) -> bool {
+    let now = container.generations();
+    let is_read = |generation: &Arc<Generation>| {
+        generation.refresh();
+        generation.is_read()
+    };
+    *was_gone == container.is_gone()
+        && before.len() == now.len()
+        && before.iter().zip(&now).all(|(before, now)| Arc::ptr_eq(before, now))
+        && now.iter().all(is_read)
 }

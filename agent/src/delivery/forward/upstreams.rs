@@ -9,9 +9,9 @@ use crate::config;
 use crate::delivery::forward::parcel::Parcel;
 
 /// What one connection holds, sent or about to be: parcels, however small, and bytes, but for the last parcel. Where an
-/// acknowledgement takes 100 ms, that is 40 MB a second.
+/// acknowledgement takes 100 ms, that is 30 MB a second.
 pub(super) const PIPELINE_PARCELS: usize = 16;
-const PIPELINE_BYTES: usize = 4 << 20;
+const PIPELINE_BYTES: usize = 3 << 20;
 /// Pause after the first failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

@@ -102,19 +102,7 @@ impl Discovery {
     /// Runs until it is stopped; `containers` are those of the run before a reload, their files still open. Calls
     /// `scanned` when everything that exists at the start is known.
     pub fn run(self, containers: Vec<Arc<Container>>, scanned: impl FnOnce()) {
-        let mut tree = Tree {
-            discovery: self,
-            watcher: Watcher::open(),
-            root: None,
-            pods: HashMap::new(),
-            watches: HashMap::new(),
-            unwatched: false,
-            starved: false,
-            pods_version: None,
-            first_scan: true,
-            root_missing: false,
-            incomplete: false,
-        };
+        let mut tree = Tree::new(self);
         tree.discovery.heartbeat.busy();
         tree.adopt(containers);
         tree.rescan();
@@ -149,6 +137,22 @@ impl Discovery {
 // === impl Tree ===
 
 impl Tree {
+    fn new(discovery: Discovery) -> Self {
+        Tree {
+            discovery,
+            watcher: Watcher::open(),
+            root: None,
+            pods: HashMap::new(),
+            watches: HashMap::new(),
+            unwatched: false,
+            starved: false,
+            pods_version: None,
+            first_scan: true,
+            root_missing: false,
+            incomplete: false,
+        }
+    }
+
     /// Takes over the files of the run before a reload, open as they are; the outputs may be others now.
     fn adopt(&mut self, containers: Vec<Arc<Container>>) {
         for old in containers {

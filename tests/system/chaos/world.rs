@@ -257,7 +257,7 @@ impl World {
     /// Every other pod keeps its one file: only such a one is truncated, or deleted as a whole.
     fn rotate(&mut self) {
         let index = self.living();
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             return;
         }
         self.pods[index].rotate();

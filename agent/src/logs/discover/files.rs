@@ -1,6 +1,7 @@
 //! The files of one container: which of them are known, which are new, and where each output begins in those.
 
 use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::io;
 use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
@@ -16,21 +17,36 @@ use crate::logs::layout::LogName;
 use crate::logs::source::Source;
 use crate::logs::start;
 
+/// A log file in a directory.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    name: LogName,
+    /// None for a link: what it leads to has another.
+    inode: Option<u64>,
+    path: PathBuf,
+}
+
 impl Tree {
     /// Brings the list of generations up to date with what the directory holds; says what could not be opened.
+    ///
+    /// Between the listing and the opening, the kubelet may have rotated: then a name is another file's, or nobody's. What
+    /// is newer must not be read before it, since lines are joined across files in their order: nothing more is opened
+    /// until the directory is listed again, for which that change is the event.
     pub(super) fn update_generations(
         &mut self,
         container: &Arc<Container>,
-        files: Vec<(LogName, u64, PathBuf)>,
+        files: Vec<Listed>,
     ) -> Option<String> {
         let mut problem = None;
+        let mut outdated = false;
         let mut generations = container.generations();
         let known = generations.len();
         let mut listed = vec![false; known];
-        for (name, inode, path) in files {
+        for Listed { name, inode, path } in files {
             let mut found = find(&generations, &name, inode);
-            if found.is_none() {
+            if found.is_none() && !outdated {
                 match self.open(container, &name, &path) {
+                    Ok(opened) if inode.is_some_and(|inode| inode != opened.inode.1) => outdated = true,
                     Ok(opened) => {
                         found = same_file(&generations, &opened);
                         if found.is_none() {
@@ -41,8 +57,9 @@ impl Tree {
                     Err(error) => {
                         self.incomplete = true;
                         self.starved |= error.raw_os_error() == Some(Errno::MFILE.raw_os_error());
-                        if error.kind() != io::ErrorKind::NotFound {
-                            problem = Some(format!("cannot open {}: {error}", path.display()));
+                        match error.kind() {
+                            io::ErrorKind::NotFound => outdated = true,
+                            _ => problem = Some(format!("cannot open {}: {error}", path.display())),
                         }
                     }
                 }
@@ -54,6 +71,7 @@ impl Tree {
                 }
             }
         }
+        self.incomplete |= outdated;
         let gone = generations.iter().zip(listed).filter(|(_, listed)| !listed);
         gone.for_each(|(generation, _)| generation.seen_gone());
         // Merged, not replaced: meanwhile the reader may have put another in the place of a truncated one.
@@ -118,10 +136,11 @@ impl Tree {
 
 /// The generation that a directory entry is: by inode while it is open (then the inode cannot be used again), by name
 /// when it is closed, or by its time stamp when the kubelet has compressed it.
-fn find(generations: &[Arc<Generation>], name: &LogName, inode: u64) -> Option<usize> {
+fn find(generations: &[Arc<Generation>], name: &LogName, inode: Option<u64>) -> Option<usize> {
     generations.iter().position(|generation| {
         let known = generation.name();
-        let same_inode = generation.inode.1 == inode && (generation.source().is_some() || known == *name);
+        let same_inode =
+            inode == Some(generation.inode.1) && (generation.source().is_some() || known == *name);
         let compressed =
             name.gzip && known.restart == name.restart && known.stamp.is_some() && known.stamp == name.stamp;
         same_inode || compressed
@@ -147,11 +166,16 @@ pub(super) fn directories(path: &Path) -> io::Result<Vec<OsString>> {
         .collect())
 }
 
-pub(super) fn list_logs(directory: &Path) -> io::Result<Vec<(LogName, u64, PathBuf)>> {
-    let mut files: Vec<_> = std::fs::read_dir(directory)?
-        .filter_map(Result::ok)
-        .filter_map(|entry| Some((LogName::parse(entry.file_name().to_str()?)?, entry.ino(), entry.path())))
-        .collect();
-    files.sort();
+pub(super) fn list_logs(directory: &Path) -> io::Result<Vec<Listed>> {
+    let listed = |entry: DirEntry| {
+        let name = LogName::parse(entry.file_name().to_str()?)?;
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        Some(Listed { name, inode: (!is_link).then(|| entry.ino()), path: entry.path() })
+    };
+    let mut files: Vec<_> = std::fs::read_dir(directory)?.filter_map(Result::ok).filter_map(listed).collect();
+    files.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests;

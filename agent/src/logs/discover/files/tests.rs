@@ -1,0 +1,66 @@
+//! A directory that changes between its listing and the opening of its files.
+
+use std::fs;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use prometheus::Registry;
+use sidelight_runtime::progress::Heartbeats;
+
+use super::super::{Discovery, Tree};
+use super::list_logs;
+use crate::checkpoint::account::Accounts;
+use crate::checkpoint::store::Saved;
+use crate::cluster::Store;
+use crate::config::Config;
+use crate::logs::container::Inventory;
+use crate::logs::metrics::LogMetrics;
+use crate::wake::Wake;
+
+fn tree(root: &std::path::Path) -> Tree {
+    let text = format!(
+        "node: n\nkubernetes: {{ source: none }}\nlogs: {{ root: {}, outputs: [ {{ forward: {{ upstreams: ['h:1'] }} }} ] }}",
+        root.display()
+    );
+    let registry = Registry::new();
+    let wake = Arc::new(Wake::new().unwrap());
+    let config = Arc::new(Config::parse(&text, &|_| None).unwrap());
+    let wakes = (0..config.workers).map(|_| wake.clone()).collect();
+    Tree::new(Discovery {
+        config,
+        inventory: Arc::new(Inventory::new(wakes)),
+        pods: Store::default(),
+        saved: Arc::new(Mutex::new(Saved::default())),
+        accounts: Accounts::register(&registry).unwrap(),
+        metrics: LogMetrics::register(&registry).unwrap(),
+        wake,
+        stop: Arc::new(AtomicBool::new(false)),
+        own_pod: Vec::new(),
+        heartbeat: Heartbeats::new().register("discovery"),
+    })
+}
+
+#[test]
+fn a_file_is_not_taken_before_an_older_one_that_was_renamed_since_the_listing() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("ns_pod_uid/app");
+    fs::create_dir_all(&directory).unwrap();
+    let (current, rotated) =
+        (directory.join("0.log"), |stamp: u32| directory.join(format!("0.log.20260101-{stamp:06}")));
+    fs::write(&current, "2026-01-01T00:00:00Z stdout F first\n").unwrap();
+    let mut tree = tree(root.path());
+    tree.rescan();
+    let container = tree.discovery.inventory.containers().pop().unwrap();
+    fs::rename(&current, rotated(1)).unwrap();
+    fs::write(&current, "2026-01-01T00:00:01Z stdout P begun, \n").unwrap();
+    let listed = list_logs(&directory).unwrap();
+    // Between the listing and the opening:
+    fs::rename(&current, rotated(2)).unwrap();
+    fs::write(&current, "2026-01-01T00:00:02Z stdout F and ended\n").unwrap();
+    assert_eq!(tree.update_generations(&container, listed), None);
+    assert_eq!(container.generations().len(), 1, "the newest file was opened before the one between");
+    let listed = list_logs(&directory).unwrap();
+    assert_eq!(tree.update_generations(&container, listed), None);
+    let paths: Vec<_> = container.generations().iter().map(|generation| generation.path()).collect();
+    assert_eq!(paths, [rotated(1), rotated(2), current]);
+}

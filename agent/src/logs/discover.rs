@@ -320,7 +320,7 @@ impl Tree {
             return;
         };
         self.watch(&container.directory, Watched::Container(pod.clone(), name.clone()));
-        let before = (container.is_gone(), container.generations());
+        let before = container.generations();
         let mut problem = None;
         match list_logs(&container.directory) {
             Ok(files) => {
@@ -358,14 +358,15 @@ impl Tree {
     }
 }
 
-/// Whether a listing has found nothing for the reader to do: the same files as before, and every byte of them read.
-fn is_idle((was_gone, before): &(bool, Vec<Arc<Generation>>), container: &Container) -> bool {
+/// Whether a listing has found nothing for the reader to do: the same files as before, and every byte of them read. Where
+/// the directory is gone there is something to do: to close the files, once they are acknowledged.
+fn is_idle(before: &[Arc<Generation>], container: &Container) -> bool {
     let now = container.generations();
     let is_read = |generation: &Arc<Generation>| {
         generation.refresh();
         generation.is_read()
     };
-    *was_gone == container.is_gone()
+    !container.is_gone()
         && before.len() == now.len()
         && before.iter().zip(&now).all(|(before, now)| Arc::ptr_eq(before, now))
         && now.iter().all(is_read)

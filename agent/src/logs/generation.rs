@@ -199,6 +199,15 @@ impl Generation {
         self.identity()
     }
 
+    /// Sets the identity from the open file, if it has none and the first line is whole.
+    pub fn identify_by_file(&self) {
+        let Some(source) = self.source().filter(|_| self.identity().is_none()) else { return };
+        let mut start = [0; IDENTITY_BYTES];
+        // A file that cannot be read has none: whoever reads it says why.
+        let read = source.read_at(&mut start, 0).unwrap_or(0);
+        self.identify(&start[..read]);
+    }
+
     /// Sets the identity of a file that ends inside its first line: what there is.
     pub fn identify_torn(&self, whole: &[u8]) {
         self.identity.get_or_init(|| Identity::digest(whole));

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::Tree;
 use crate::config::ReadFrom;
 use crate::logs::container::Container;
-use crate::logs::generation::{Generation, IDENTITY_BYTES, Opened};
+use crate::logs::generation::{Generation, Opened};
 use crate::logs::layout::LogName;
 use crate::logs::source::Source;
 use crate::logs::start;
@@ -48,6 +48,8 @@ impl Tree {
                 match self.open(container, &name, &path) {
                     Ok(opened) if inode.is_some_and(|inode| inode != opened.inode.1) => outdated = true,
                     Ok(opened) => {
+                        // The reader may not have come to their first lines yet.
+                        generations.iter().for_each(|known| known.identify_by_file());
                         found = same_file(&generations, &opened);
                         if found.is_none() {
                             self.set_start(&opened);
@@ -74,10 +76,14 @@ impl Tree {
         self.incomplete |= outdated;
         let gone = generations.iter().zip(listed).filter(|(_, listed)| !listed);
         gone.for_each(|(generation, _)| generation.seen_gone());
-        // Merged, not replaced: meanwhile the reader may have put another in the place of a truncated one.
+        // Merged, not replaced: meanwhile the reader may have put another in the place of a truncated one. What is known
+        // keeps its order, in which it is read: a file that is not listed any more has the name that it had before.
         container.update(|list| {
-            list.extend(generations.drain(known..));
-            list.sort_by_cached_key(|generation| generation.name());
+            for new in generations.drain(known..) {
+                let is_newer = |one: &Arc<Generation>| one.is_listed() && one.name() > new.name();
+                let place = list.iter().position(is_newer).unwrap_or(list.len());
+                list.insert(place, new);
+            }
             list.retain(|one| one.is_listed() || one.source().is_some() || one.backlog() > 0);
         });
         problem
@@ -98,12 +104,8 @@ impl Tree {
             },
             self.discovery.config.logs.outputs.len(),
         );
-        if let Some(source) = generation.source() {
-            let mut start = [0; IDENTITY_BYTES];
-            let read = source.read_at(&mut start, 0)?;
-            generation.identify(&start[..read]);
-            generation.refresh();
-        }
+        generation.identify_by_file();
+        generation.refresh();
         Ok(generation)
     }
 

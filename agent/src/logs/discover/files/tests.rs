@@ -1,6 +1,7 @@
 //! A directory that changes between its listing and the opening of its files.
 
 use std::fs;
+use std::io::Write;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -63,4 +64,49 @@ fn a_file_is_not_taken_before_an_older_one_that_was_renamed_since_the_listing() 
     assert_eq!(tree.update_generations(&container, listed), None);
     let paths: Vec<_> = container.generations().iter().map(|generation| generation.path()).collect();
     assert_eq!(paths, [rotated(1), rotated(2), current]);
+}
+
+#[test]
+fn a_file_that_was_rotated_and_removed_unseen_keeps_its_place_before_newer_ones() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("ns_pod_uid/app");
+    fs::create_dir_all(&directory).unwrap();
+    let (current, rotated) = (directory.join("0.log"), directory.join("0.log.20260101-000002"));
+    fs::write(&current, "2026-01-01T00:00:00Z stdout P begun, \n").unwrap();
+    let mut tree = tree(root.path());
+    tree.rescan();
+    let container = tree.discovery.inventory.containers().pop().unwrap();
+    let oldest = container.generations().pop().unwrap();
+    fs::remove_file(&current).unwrap();
+    fs::write(&rotated, "2026-01-01T00:00:01Z stdout F and ended\n").unwrap();
+    fs::write(&current, "2026-01-01T00:00:02Z stdout F another\n").unwrap();
+    tree.rescan();
+    let generations = container.generations();
+    assert!(
+        Arc::ptr_eq(&generations[0], &oldest),
+        "{:?}",
+        generations.iter().map(|one| one.path()).collect::<Vec<_>>()
+    );
+    assert_eq!((generations[1].path(), generations[2].path()), (rotated, current));
+}
+
+#[test]
+fn a_compressed_copy_is_known_by_a_first_line_that_came_after_the_opening() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("ns_pod_uid/app");
+    fs::create_dir_all(&directory).unwrap();
+    let current = directory.join("0.log");
+    fs::write(&current, "").unwrap();
+    let mut tree = tree(root.path());
+    tree.rescan();
+    let container = tree.discovery.inventory.containers().pop().unwrap();
+    let line = b"2026-01-01T00:00:00Z stdout F first\n";
+    fs::write(&current, line).unwrap();
+    let compressed = fs::File::create(directory.join("0.log.20260101-000001.gz")).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(compressed, flate2::Compression::fast());
+    encoder.write_all(line).unwrap();
+    encoder.finish().unwrap();
+    fs::remove_file(&current).unwrap();
+    tree.rescan();
+    assert_eq!(container.generations().len(), 1, "the same file was taken for two");
 }

@@ -1,7 +1,6 @@
 //! Gauges that are worked out when somebody asks for them.
 
 use std::collections::HashMap;
-
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

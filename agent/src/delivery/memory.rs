@@ -89,9 +89,7 @@ impl Credit {
             self.share.give_back(back);
         }
     }
-}
 
-impl Credit {
     /// Ends the credit and keeps its buffer for the next chunk, if it is one for a whole chunk. Credits and spare
     /// buffers together stay within the limit: a buffer is spare only from when its credit ends, and the next credit
     /// takes it.

@@ -3,7 +3,7 @@
 mod json;
 mod msgpack;
 
-pub use json::JsonLines;
+pub use json::{JsonLines, plain_length};
 pub use msgpack::Forward;
 
 use crate::logs::split::Time;

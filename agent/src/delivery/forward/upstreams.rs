@@ -129,9 +129,10 @@ impl Upstream {
 
     /// One parcel until it is known to take any.
     fn has_room(&self) -> bool {
-        match self.health == Health::Up && self.is_well() {
-            true => self.in_flight < PIPELINE_PARCELS && self.bytes_in_flight < PIPELINE_BYTES,
-            false => self.in_flight == 0,
+        if self.health == Health::Up && self.is_well() {
+            self.in_flight < PIPELINE_PARCELS && self.bytes_in_flight < PIPELINE_BYTES
+        } else {
+            self.in_flight == 0
         }
     }
 

@@ -44,14 +44,12 @@ impl Json<'_> {
     }
 
     fn escape(&mut self, text: &str) {
-        let bytes = text.as_bytes();
-        let mut clean = 0;
-        for (at, byte) in bytes.iter().enumerate() {
-            if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
-                continue;
-            }
-            self.buffer.extend_from_slice(&bytes[clean..at]);
-            clean = at + 1;
+        let mut rest = text.as_bytes();
+        loop {
+            let (clean, special) = rest.split_at(plain_length(rest));
+            self.buffer.extend_from_slice(clean);
+            let Some((byte, after)) = special.split_first() else { return };
+            rest = after;
             match byte {
                 b'"' => self.buffer.extend_from_slice(b"\\\""),
                 b'\\' => self.buffer.extend_from_slice(b"\\\\"),
@@ -63,7 +61,6 @@ impl Json<'_> {
                 }
             }
         }
-        self.buffer.extend_from_slice(&bytes[clean..]);
     }
 }
 
@@ -135,6 +132,27 @@ impl ValueSink for Json<'_> {
     }
 }
 
+/// How many bytes come before the first that means something in a string: a quote, a backslash, a control character.
+/// Eight at a time: in each byte of a word, subtracting borrows into the upper bit where there was nothing, or less than
+/// a space; what that says of the bytes above the first such one is not looked at.
+pub fn plain_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([0x01; 8]);
+    const UPPER_BITS: u64 = u64::from_le_bytes([0x80; 8]);
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & UPPER_BITS;
+    let (words, _) = bytes.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let found = quote | backslash | below(word, b' ');
+        if found != 0 {
+            return 8 * n + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let rest = 8 * words.len();
+    rest + bytes[rest..].iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..b' ')).count()
+}
+
 // === impl JsonLines ===
 
 impl Format for JsonLines {
@@ -166,6 +184,20 @@ impl Format for JsonLines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_string_is_plain_up_to_its_first_quote_backslash_or_control_character() {
+        for byte in 0..=u8::MAX {
+            for at in 0..20 {
+                let mut bytes = [b'a'; 20];
+                bytes[at] = byte;
+                let is_plain = byte >= b' ' && byte != b'"' && byte != b'\\';
+                assert_eq!(plain_length(&bytes), if is_plain { 20 } else { at }, "{byte} at {at}");
+                bytes[19] = 0;
+                assert_eq!(plain_length(&bytes), if is_plain && at < 19 { 19 } else { at }, "{byte} at {at}");
+            }
+        }
+    }
 
     #[test]
     fn a_record_is_one_line_of_valid_json() {

@@ -1,7 +1,7 @@
 //! JSON straight into a record: validated and copied in one pass, without a tree in between.
 
 use super::{Level, Outcome, field_key};
-use crate::logs::encode::ValueSink;
+use crate::logs::encode::{ValueSink, plain_length};
 
 /// Deeper nesting is sent raw: receivers refuse it as well.
 const MAX_DEPTH: u32 = 128;
@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let mut escaped = false;
         loop {
-            self.at += plain(bytes.get(self.at..)?);
+            self.at += plain_length(bytes.get(self.at..)?);
             match bytes.get(self.at)? {
                 b'"' => break,
                 b'\\' => {
@@ -234,27 +234,6 @@ impl<'a> Reader<'a> {
         self.depth -= 1;
         Some(())
     }
-}
-
-/// How many bytes come before the first that means something in a string: a quote, a backslash, a control character.
-/// Eight at a time: in each byte of a word, subtracting borrows into the upper bit where there was nothing, or less than
-/// a space; what that says of the bytes above the first such one is not looked at.
-fn plain(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_le_bytes([0x01; 8]);
-    const UPPER_BITS: u64 = u64::from_le_bytes([0x80; 8]);
-    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & UPPER_BITS;
-    let (words, _) = bytes.as_chunks::<8>();
-    for (n, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-        let found = quote | backslash | below(word, b' ');
-        if found != 0 {
-            return 8 * n + found.trailing_zeros() as usize / 8;
-        }
-    }
-    let rest = 8 * words.len();
-    rest + bytes[rest..].iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..b' ')).count()
 }
 
 // === impl Text ===
@@ -342,24 +321,5 @@ fn code_point(text: &str) -> (char, &str) {
             (character.unwrap_or('\u{fffd}'), &rest[6..])
         }
         _ => ('\u{fffd}', rest),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_string_is_plain_up_to_its_first_quote_backslash_or_control_character() {
-        for byte in 0..=u8::MAX {
-            for at in 0..20 {
-                let mut bytes = [b'a'; 20];
-                bytes[at] = byte;
-                let is_plain = byte >= b' ' && byte != b'"' && byte != b'\\';
-                assert_eq!(plain(&bytes), if is_plain { 20 } else { at }, "{byte} at {at}");
-                bytes[19] = 0;
-                assert_eq!(plain(&bytes), if is_plain && at < 19 { 19 } else { at }, "{byte} at {at}");
-            }
-        }
     }
 }

@@ -119,10 +119,7 @@ impl Fault {
         let observed = self.observed.lock().unwrap();
         let (used, budget) = (observed.memory_used, observed.memory_budget);
         assert!(budget > 0 && used <= budget, "memory: {used} of {budget} bytes were used");
-        if let Some(path) = std::env::var_os(TABLE) {
-            let mut file = File::options().create(true).append(true).open(path).unwrap();
-            file.write_all(row.render(&self.name, used, budget).as_bytes()).unwrap();
-        }
+        row.add_to_table(&self.name, used, budget);
         row
     }
 }
@@ -133,6 +130,14 @@ impl Row {
     /// Source bytes that were given up for this reason.
     pub fn dropped(&self, reason: &str) -> u64 {
         self.dropped.iter().filter(|((_, of), _)| of == reason).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Adds it to the table, if one is made. `used` and `budget` are bytes of memory.
+    pub fn add_to_table(&self, name: &str, used: u64, budget: u64) {
+        if let Some(path) = std::env::var_os(TABLE) {
+            let mut file = File::options().create(true).append(true).open(path).unwrap();
+            file.write_all(self.render(name, used, budget).as_bytes()).unwrap();
+        }
     }
 
     /// A row of a table in Markdown.

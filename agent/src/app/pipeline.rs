@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -51,7 +51,14 @@ pub(super) struct Pipeline {
     backlog_seen: Instant,
     unaccounted: HashMap<usize, (u64, i64, u64, u64)>,
     saved: Arc<Mutex<Saved>>,
-    scanned: Arc<AtomicBool>,
+    scanned: Arc<FirstScan>,
+}
+
+/// Whether everything that existed at the start is known.
+#[derive(Default)]
+struct FirstScan {
+    is_done: AtomicBool,
+    news: Notify,
 }
 
 /// The thread that finds files, and how it is told to stop.
@@ -94,7 +101,7 @@ impl Pipeline {
         let inventory = Arc::new(Inventory::new(wakes));
         let order = Arc::new(Order::default());
         let readers = start_readers(&config, parts, &inventory, &order, lanes)?;
-        let (saved, scanned) = (Arc::new(Mutex::new(saved)), Arc::new(AtomicBool::new(false)));
+        let (saved, scanned) = (Arc::new(Mutex::new(saved)), Arc::<FirstScan>::default());
         let pods = parts.pods.clone();
         let view = Arc::new(View { config: config.clone(), inventory, pods, outputs });
         Ok(Pipeline {
@@ -123,18 +130,27 @@ impl Pipeline {
     /// The checkpoint file's bytes: how far every file was acknowledged.
     pub(super) fn checkpoint(&self) -> Vec<u8> {
         let generations = self.generations();
+        // Newest first: a line that was joined across files is committed in the oldest of them first, so no newer file is
+        // saved as read beyond the end of a line that an older one still has to begin.
+        let generations = generations.iter().rev();
         let unclaimed = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        store::render(generations.iter().map(Arc::as_ref), &self.output_names, &unclaimed)
+        store::render(generations.map(Arc::as_ref), &self.output_names, &unclaimed)
     }
 
     fn generations(&self) -> Vec<Arc<Generation>> {
         self.view.inventory.containers().iter().flat_map(|container| container.generations()).collect()
     }
 
+    /// Waits until the first listing is done. What was deleted while no agent ran is counted then: as long as that is not
+    /// saved, another start would count it again.
+    pub(super) async fn first_scan(&self) {
+        self.scanned.news.notified().await;
+    }
+
     /// Whether there is something to save since the last call: a position was committed, a backlog has grown, or the
     /// first listing is done, which settles where new outputs begin.
     pub(super) fn has_moved(&mut self) -> bool {
-        if !self.scanned.load(Ordering::Acquire) {
+        if !self.scanned.is_done.load(Ordering::Acquire) {
             return false;
         }
         let commits =
@@ -246,7 +262,7 @@ impl DiscoveryThread {
         view: &Arc<View>,
         saved: Arc<Mutex<Saved>>,
         containers: Vec<Arc<Container>>,
-        scanned: Arc<AtomicBool>,
+        scanned: Arc<FirstScan>,
     ) -> anyhow::Result<Self> {
         let (stop, wake) = (Arc::new(AtomicBool::new(false)), Arc::new(Wake::new()?));
         parts.pods.subscribe(&wake);
@@ -267,7 +283,8 @@ impl DiscoveryThread {
             .name("discovery".to_owned())
             .spawn(move || {
                 discovery.run(containers, move || {
-                    scanned.store(true, Ordering::Release);
+                    scanned.is_done.store(true, Ordering::Release);
+                    scanned.news.notify_one();
                     health.set_view(view);
                 });
             })
@@ -288,12 +305,13 @@ fn start_output(
 ) -> OutputView {
     let account = parts.accounts.output(&output.name);
     account.begin();
-    let share = Share::new(usize::try_from(config.share()).unwrap_or(usize::MAX), wakes.to_vec());
+    let limit = usize::try_from(config.share()).unwrap_or(usize::MAX);
+    let share = Share::new(limit, output.chunk_bytes(), wakes.to_vec());
     let (chunks, receiver) = mpsc::channel(WAITING_CHUNKS);
     let mut ledgers = Vec::new();
     for lanes in lanes {
-        let (bytes, compression) = (output.chunk_bytes(), output.compression());
-        let lane = Lane::new(lanes.len(), bytes, compression, chunks.clone(), share.clone(), account.clone());
+        let (index, compression) = (lanes.len(), output.compression());
+        let lane = Lane::new(index, compression, chunks.clone(), share.clone(), account.clone());
         ledgers.push(lane.ledger().clone());
         lanes.push(lane);
     }

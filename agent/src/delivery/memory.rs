@@ -12,6 +12,7 @@ const SPARE_BUFFERS: usize = 2;
 #[derive(Debug)]
 pub struct Share {
     limit: usize,
+    chunk_bytes: usize,
     used: AtomicUsize,
     refused: AtomicBool,
     spare: Mutex<Vec<Vec<u8>>>,
@@ -28,10 +29,12 @@ pub struct Credit {
 // === impl Share ===
 
 impl Share {
-    /// A share of `limit` bytes; `readers` are woken when bytes come back after a refusal.
-    pub fn new(limit: usize, readers: Vec<Arc<Wake>>) -> Arc<Self> {
+    /// A share of `limit` bytes, taken in chunks of `chunk_bytes`; `readers` are woken when bytes come back after a
+    /// refusal.
+    pub fn new(limit: usize, chunk_bytes: usize, readers: Vec<Arc<Wake>>) -> Arc<Self> {
         Arc::new(Share {
             limit,
+            chunk_bytes,
             used: AtomicUsize::new(0),
             refused: AtomicBool::new(false),
             spare: Mutex::default(),
@@ -39,16 +42,16 @@ impl Share {
         })
     }
 
-    /// Takes `bytes`, or nothing when that would pass the limit; then the readers are woken when bytes come back.
-    pub fn try_take(self: &Arc<Self>, bytes: usize) -> Option<Credit> {
-        if !self.add(bytes) {
+    /// Takes a chunk's bytes, or nothing when that would pass the limit; then the readers are woken when bytes come back.
+    pub fn try_take(self: &Arc<Self>) -> Option<Credit> {
+        if !self.has_taken_chunk() {
             // Bytes that came back before the flag was up would wake nobody: hence the second attempt.
             self.ask_for_wake_up();
-            if !self.add(bytes) {
+            if !self.has_taken_chunk() {
                 return None;
             }
         }
-        Some(Credit { share: self.clone(), bytes })
+        Some(Credit { share: self.clone(), bytes: self.chunk_bytes })
     }
 
     /// The readers are woken when the next bytes come back.
@@ -56,21 +59,26 @@ impl Share {
         self.refused.store(true, Ordering::SeqCst);
     }
 
-    fn add(&self, bytes: usize) -> bool {
-        let fits = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
+    fn has_taken_chunk(&self) -> bool {
+        let fits = |used: usize| used.checked_add(self.chunk_bytes).filter(|sum| *sum <= self.limit);
         self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
     }
 
-    /// An empty buffer of `bytes`, the one that was used last if there is one: fresh memory costs a page fault every
+    /// An empty buffer for a chunk, the one that was used last if there is one: fresh memory costs a page fault every
     /// 4 KiB, and the last is still in the processor's cache.
-    pub fn buffer(&self, bytes: usize) -> Vec<u8> {
+    pub fn buffer(&self) -> Vec<u8> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        spare.unwrap_or_else(|| Vec::with_capacity(bytes))
+        spare.unwrap_or_else(|| Vec::with_capacity(self.chunk_bytes))
     }
 
     /// Gives back to the system what is not needed while there is little to do.
     pub fn trim(&self) {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).truncate(SPARE_BUFFERS);
+    }
+
+    /// Bytes of encoded records that a chunk is closed at.
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
     }
 
     /// Bytes in use.
@@ -82,11 +90,14 @@ impl Share {
 // === impl Credit ===
 
 impl Credit {
-    /// Gives back all but `bytes`.
-    pub fn shrink(&mut self, bytes: usize) {
-        if let Some(back) = self.bytes.checked_sub(bytes) {
-            self.bytes = bytes;
-            self.share.give_back(back);
+    /// Says how many bytes the closed chunk really takes. A record that is longer than a chunk, or became so when it was
+    /// encoded, cannot be divided: for it the limit may be passed, and nobody takes anything before that has come back.
+    pub fn set_bytes(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if bytes > before {
+            self.share.used.fetch_add(bytes - before, Ordering::SeqCst);
+        } else {
+            self.share.give_back(before - bytes);
         }
     }
 
@@ -94,7 +105,7 @@ impl Credit {
     /// buffers together stay within the limit: a buffer is spare only from when its credit ends, and the next credit
     /// takes it.
     pub fn recycle(self, mut buffer: Vec<u8>) {
-        if buffer.capacity() == self.bytes {
+        if buffer.capacity() == self.share.chunk_bytes {
             buffer.clear();
             self.share.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
         }
@@ -123,14 +134,25 @@ mod tests {
     #[test]
     fn a_share_refuses_above_its_limit_and_wakes_the_reader_when_bytes_come_back() {
         let wake = Arc::new(Wake::new().unwrap());
-        let share = Share::new(10, vec![wake.clone()]);
-        let mut credit = share.try_take(8).unwrap();
-        assert!(share.try_take(3).is_none());
+        let share = Share::new(10, 6, vec![wake.clone()]);
+        let mut credit = share.try_take().unwrap();
+        assert!(share.try_take().is_none());
         assert!(!wake.take());
-        credit.shrink(5);
+        credit.set_bytes(4);
         assert!(wake.take());
-        assert!(share.try_take(5).is_some());
+        assert!(share.try_take().is_some());
         drop(credit);
         assert_eq!(share.used(), 0);
+    }
+
+    #[test]
+    fn a_chunk_that_became_longer_is_counted_and_its_buffer_is_not_kept() {
+        let share = Share::new(10, 2, Vec::new());
+        let mut credit = share.try_take().unwrap();
+        credit.set_bytes(9);
+        assert_eq!(share.used(), 9);
+        assert!(share.try_take().is_none());
+        credit.recycle(Vec::with_capacity(9));
+        assert_eq!((share.used(), share.buffer().capacity()), (0, 2));
     }
 }

@@ -30,7 +30,6 @@ pub struct Lane {
     parts: Vec<Part>,
     tag: Arc<str>,
     room: Option<(OwnedPermit<Chunk>, Credit)>,
-    chunk_bytes: usize,
     compressor: Compressor,
     chunks: Sender<Chunk>,
     share: Arc<Share>,
@@ -43,7 +42,6 @@ impl Lane {
     /// A lane of the output with this index.
     pub fn new(
         output: usize,
-        chunk_bytes: usize,
         compression: Compression,
         chunks: Sender<Chunk>,
         share: Arc<Share>,
@@ -58,7 +56,6 @@ impl Lane {
             parts: Vec::new(),
             tag: Arc::from(""),
             room: None,
-            chunk_bytes,
             compressor: Compressor::new(compression),
             chunks,
             share,
@@ -73,7 +70,7 @@ impl Lane {
     /// Whether a record of about `bytes` fits behind what is there.
     pub fn has_room(&self, tag: &Arc<str>, bytes: usize) -> bool {
         self.room.is_some()
-            && self.buffer.len() + bytes <= self.chunk_bytes
+            && self.buffer.len() + bytes <= self.share.chunk_bytes()
             && (Arc::ptr_eq(&self.tag, tag) || self.tag == *tag)
     }
 
@@ -84,11 +81,11 @@ impl Lane {
     pub fn open(&mut self, tag: &Arc<str>) -> Result<(), Blocked> {
         if self.room.is_none() {
             let place = self.place()?;
-            let credit = self.share.try_take(self.chunk_bytes).ok_or(Blocked)?;
+            let credit = self.share.try_take().ok_or(Blocked)?;
             self.room = Some((place, credit));
         }
         if self.buffer.capacity() == 0 {
-            self.buffer = self.share.buffer(self.chunk_bytes);
+            self.buffer = self.share.buffer();
         }
         self.tag = tag.clone();
         Ok(())
@@ -178,7 +175,9 @@ impl Lane {
         let count = self.marks.len();
         let marks = std::mem::replace(&mut self.marks, Vec::with_capacity(count));
         let (entries, compression) = self.compressor.compress(&mut self.buffer);
-        credit.shrink(entries.capacity().min(self.chunk_bytes));
+        credit.set_bytes(entries.capacity());
+        // Of a record longer than a chunk, where what is sent is a compressed copy.
+        self.buffer.shrink_to(self.share.chunk_bytes());
         permit.send(Chunk::new(self.tag.clone(), entries, compression, marks, receipt, credit));
     }
 

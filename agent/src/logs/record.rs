@@ -1,6 +1,7 @@
 //! One record into the open chunk: sampled, limited, redacted, parsed and encoded in one go.
 
 mod metadata;
+mod text;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use crate::logs::lane::Lane;
 use crate::logs::metrics::LogMetrics;
 use crate::logs::parse::{Level, Outcome, parse};
 use crate::logs::record::metadata::metadata;
+use crate::logs::record::text::{Text, Texts};
 use crate::logs::settings::Settings;
 use crate::logs::split::{Stream, Time};
 
@@ -73,8 +75,8 @@ pub struct RecordEncoder<F> {
     format: F,
     config: Arc<Config>,
     namespaces: NamespaceLimits,
-    redacted: [Vec<u8>; 2],
-    valid: String,
+    max_record: usize,
+    texts: Texts,
 }
 
 // === impl Kept ===
@@ -83,6 +85,13 @@ impl Kept {
     /// The container's metadata have changed, or it will not be read for a while.
     pub fn forget(&mut self) {
         self.fragments = [None, None];
+    }
+
+    /// The container's metadata for this restart and stream, encoded by `encode` if they are not yet.
+    fn fragment(&mut self, restart: u32, stream: Stream, encode: impl FnOnce() -> Fragment) -> &Fragment {
+        let kept = &mut self.fragments[stream as usize];
+        kept.take_if(|(of, _)| *of != restart);
+        &kept.get_or_insert_with(|| (restart, encode())).1
     }
 
     /// Bytes that a record has beside its text.
@@ -121,8 +130,8 @@ impl<F: Format> RecordEncoder<F> {
             format,
             config: config.clone(),
             namespaces,
-            redacted: Default::default(),
-            valid: String::new(),
+            max_record: usize::try_from(config.logs.max_record).unwrap_or(usize::MAX),
+            texts: Texts::default(),
         }
     }
 
@@ -133,7 +142,7 @@ impl<F: Format> RecordEncoder<F> {
         generation: &Arc<Generation>,
         settings: &Settings,
         kept: &mut Kept,
-        record: Record<'_>,
+        mut record: Record<'_>,
         metrics: &LogMetrics,
     ) {
         if !record.raw
@@ -142,13 +151,30 @@ impl<F: Format> RecordEncoder<F> {
             lane.drop_bytes(generation, reason, 1, record.source);
             return;
         }
-        let level = self.write(lane, generation, settings, kept, &record, metrics);
-        let dropped = !record.raw && settings.drop.iter().any(|rule| rule.drops(record.content, level));
-        if dropped {
+        let RecordEncoder { format, config, texts, max_record, .. } = self;
+        let restart = generation.restart;
+        let fragment = kept.fragment(restart, record.stream, || {
+            let path = generation.container();
+            format.fragment(|sink| metadata(sink, config, path, settings, restart, record.stream))
+        });
+        let Text { text, cut, was_invalid } = texts.of(record.content, &settings.redactors, *max_record);
+        if was_invalid {
+            metrics.parse_failures.utf8.inc();
+        }
+        record.truncated |= cut > 0;
+        let content = Content { config, settings, fragment, record, text };
+        let level = content.write(format, &mut lane.buffer, metrics);
+        texts.trim(*max_record);
+        if !record.raw && settings.drop.iter().any(|rule| rule.drops(record.content, level)) {
             lane.rollback();
             lane.drop_bytes(generation, DropReason::Filter, 1, record.source);
-        } else {
-            lane.add_record(generation, record.source);
+            return;
+        }
+        // As many source bytes as the text had too many: which they were, replacements do not tell.
+        let cut = record.source.min(cut as u64);
+        lane.add_record(generation, record.source - cut);
+        if cut > 0 {
+            lane.drop_bytes(generation, DropReason::Truncated, 0, cut);
         }
     }
 
@@ -182,122 +208,88 @@ impl<F: Format> RecordEncoder<F> {
         }
         None
     }
+}
 
-    /// Encodes behind what the chunk holds; gives the record's level.
-    #[allow(clippy::too_many_arguments, reason = "the parts of one record, and where it goes")]
-    fn write(
-        &mut self,
-        lane: &mut Lane,
-        generation: &Generation,
-        settings: &Settings,
-        kept: &mut Kept,
-        record: &Record<'_>,
-        metrics: &LogMetrics,
-    ) -> Option<Level> {
-        let restart = generation.restart;
-        let kept = &mut kept.fragments[record.stream as usize];
-        if kept.as_ref().is_none_or(|(of, _)| *of != restart) {
-            let (config, path) = (&self.config, generation.container());
-            let fragment =
-                self.format.fragment(|sink| metadata(sink, config, path, settings, restart, record.stream));
-            *kept = Some((restart, fragment));
-        }
-        let fragment = kept.as_ref().map(|(_, fragment)| fragment)?;
-        let [first, second] = &mut self.redacted;
-        let redacted = match &settings.redactors[..] {
-            [] => record.content,
-            [one] => one.apply(record.content, first),
-            [one, two, ..] => two.apply(one.apply(record.content, first), second),
-        };
-        let text = match simdutf8::basic::from_utf8(redacted) {
-            Ok(text) => text,
-            Err(_) => {
-                metrics.parse_failures.utf8.inc();
-                self.valid.clear();
-                self.valid.push_str(&String::from_utf8_lossy(redacted));
-                &self.valid
-            }
-        };
+/// What one record is made of.
+struct Content<'a> {
+    config: &'a Config,
+    settings: &'a Settings,
+    fragment: &'a Fragment,
+    record: Record<'a>,
+    text: &'a str,
+}
+
+// === impl Content ===
+
+impl Content<'_> {
+    /// Encodes the record behind what the buffer holds; gives its level, if its text says one.
+    fn write<F: Format>(&self, format: &mut F, buffer: &mut Vec<u8>, metrics: &LogMetrics) -> Option<Level> {
         #[cfg(test)]
         assert!(
-            !(text.contains(PANICS) || (!record.raw && text.contains(PANICS_WHEN_PARSED))),
+            !(self.text.contains(PANICS) || (!self.record.raw && self.text.contains(PANICS_WHEN_PARSED))),
             "asked for by a test"
         );
-        let start = lane.buffer.len();
-        if !record.raw && settings.parse != Parse::None {
-            match write_parsed(
-                &mut self.format,
-                &self.config,
-                &mut lane.buffer,
-                settings,
-                fragment,
-                record,
-                text,
-            ) {
+        let start = buffer.len();
+        if !self.record.raw && self.settings.parse != Parse::None {
+            match self.write_parsed(format, buffer) {
                 Outcome::Parsed(level) => return level,
                 Outcome::Plain => {}
                 Outcome::Invalid => metrics.parse_failures.format.inc(),
             }
-            lane.buffer.truncate(start);
+            buffer.truncate(start);
         }
-        let mut sink = self.format.begin(&mut lane.buffer, record.time, fragment);
+        let mut sink = format.begin(buffer, self.record.time, self.fragment);
         sink.key("log");
-        sink.str(text);
-        remarks(&mut sink, settings, record);
+        sink.str(self.text);
+        self.remarks(&mut sink);
         F::end(sink);
         None
     }
-}
 
-/// Encodes the record with its text's fields. When the text has none, what was written is for the caller to take back.
-fn write_parsed<F: Format>(
-    format: &mut F,
-    config: &Config,
-    buffer: &mut Vec<u8>,
-    settings: &Settings,
-    fragment: &Fragment,
-    record: &Record<'_>,
-    text: &str,
-) -> Outcome {
-    let into = config.logs.parse_into.as_str();
-    let mut sink = format.begin(buffer, record.time, fragment);
-    if !into.is_empty() {
-        sink.key(into);
+    /// Encodes the record with its text's fields. When the text has none, what was written is for the caller to take
+    /// back.
+    fn write_parsed<F: Format>(&self, format: &mut F, buffer: &mut Vec<u8>) -> Outcome {
+        let logs = &self.config.logs;
+        let into = logs.parse_into.as_str();
+        let mut sink = format.begin(buffer, self.record.time, self.fragment);
+        if !into.is_empty() {
+            sink.key(into);
+            sink.map_begin();
+        }
+        let taken: &[String] = if into.is_empty() { &logs.taken_keys } else { &[] };
+        let outcome = parse(self.settings.parse, self.text, taken, &mut sink);
+        if !matches!(outcome, Outcome::Parsed(_)) {
+            return outcome;
+        }
+        if !into.is_empty() {
+            sink.map_end();
+        }
+        if logs.keep_log {
+            sink.key("log");
+            sink.str(self.text);
+        }
+        self.remarks(&mut sink);
+        F::end(sink);
+        outcome
+    }
+
+    /// What is to say about this one record, if anything.
+    fn remarks(&self, sink: &mut impl ValueSink) {
+        if !self.settings.partial_metadata && !self.record.truncated {
+            return;
+        }
+        sink.key("sidelight");
         sink.map_begin();
-    }
-    let taken: &[String] = if into.is_empty() { &config.logs.taken_keys } else { &[] };
-    let outcome = parse(settings.parse, text, taken, &mut sink);
-    if !matches!(outcome, Outcome::Parsed(_)) {
-        return outcome;
-    }
-    if !into.is_empty() {
+        if self.settings.partial_metadata {
+            sink.key("metadata");
+            sink.str("partial");
+        }
+        if self.record.truncated {
+            sink.key("truncated");
+            sink.bool(true);
+        }
         sink.map_end();
     }
-    if config.logs.keep_log {
-        sink.key("log");
-        sink.str(text);
-    }
-    remarks(&mut sink, settings, record);
-    F::end(sink);
-    outcome
-}
-
-/// What is to say about this one record, if anything.
-fn remarks(sink: &mut impl ValueSink, settings: &Settings, record: &Record<'_>) {
-    if !settings.partial_metadata && !record.truncated {
-        return;
-    }
-    sink.key("sidelight");
-    sink.map_begin();
-    if settings.partial_metadata {
-        sink.key("metadata");
-        sink.str("partial");
-    }
-    if record.truncated {
-        sink.key("truncated");
-        sink.bool(true);
-    }
-    sink.map_end();
 }
 
 /// A good hash of one number (the finaliser of SplitMix64).

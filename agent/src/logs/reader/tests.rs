@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use prometheus::Registry;
 use sidelight_contract::annotations::Parse;
 use sidelight_runtime::progress::Heartbeats;
+use sidelight_tests::fault::Row;
+use sidelight_tests::forward_server::Tally;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -26,6 +28,7 @@ struct Prepared {
     reader: Reader,
     delivery: mpsc::Receiver<Chunk>,
     account: Arc<OutputAccount>,
+    share: Arc<Share>,
     _file: tempfile::NamedTempFile,
 }
 
@@ -43,8 +46,8 @@ impl Prepared {
         let account = accounts.output("forward");
         let wakes = vec![Arc::new(Wake::new().unwrap())];
         let (chunks, delivery) = mpsc::channel(CHUNKS);
-        let share = Share::new(CHUNKS << 20, wakes.clone());
-        let lane = Lane::new(0, 1 << 20, Compression::None, chunks, share, account.clone());
+        let share = Share::new(CHUNKS << 20, 1 << 20, wakes.clone());
+        let lane = Lane::new(0, Compression::None, chunks, share.clone(), account.clone());
 
         let of = Arc::new(ContainerPath::parse("ns_pod_uid", "app").unwrap());
         let settings = Settings::resolve(&config, &of, &Metadata::NotAsked, &[]);
@@ -71,7 +74,7 @@ impl Prepared {
         let namespaces = NamespaceLimits::default();
         let reader =
             Reader { index: 0, config, inventory, order, lanes: vec![lane], namespaces, metrics, heartbeat };
-        Prepared { reader, delivery, account, _file: file }
+        Prepared { reader, delivery, account, share, _file: file }
     }
 }
 
@@ -103,8 +106,9 @@ fn a_line_that_panics_is_sent_raw_with_all_that_was_joined_to_it_and_dropped_if_
     ] {
         writeln!(file, "2026-11-24T10:00:00Z stdout {tag} {text}").unwrap();
     }
-    let Prepared { reader, mut delivery, account, .. } = Prepared::new(&file, Parse::Json);
+    let Prepared { reader, mut delivery, account, share, .. } = Prepared::new(&file, Parse::Json);
     reader.run();
+    let used = share.used();
 
     let mut arrived = Vec::new();
     while let Ok(chunk) = delivery.try_recv() {
@@ -121,12 +125,21 @@ fn a_line_that_panics_is_sent_raw_with_all_that_was_joined_to_it_and_dropped_if_
     assert_eq!(dropped, [(DropReason::Poison, poison)]);
     assert_eq!(account.bytes_read(), file.len() as u64);
     assert_eq!(account.bytes_in_flight(), 0);
+    let row = Row {
+        tally: Tally { sent: 9, delivered: 8, repeated: 0 },
+        dropped: [(("forward".to_owned(), "poison".to_owned()), poison)].into(),
+    };
+    row.add_to_table(
+        "reader: lines panic when parsed, one of them raw as well",
+        used as u64,
+        (CHUNKS << 20) as u64,
+    );
 }
 
 /// Allocations of reading so many lines like this to the end, and the chunks that they made.
 fn allocations(line: &str, lines: usize, parse: Parse) -> (u64, u64) {
     let file = format!("2026-11-24T10:00:00.123456789Z stdout F {line}\n").repeat(lines);
-    let Prepared { reader, mut delivery, account, _file } = Prepared::new(&file, parse);
+    let Prepared { reader, mut delivery, account, _file, .. } = Prepared::new(&file, parse);
     let allocated = allocation_counter::measure(|| reader.run());
     let mut chunks = 0;
     while let Ok(chunk) = delivery.try_recv() {

@@ -178,11 +178,13 @@ async fn run_pipelines(
                 Signal::Stop => return Ok((pipeline, Instant::now())),
                 Signal::Reload => true,
             },
+            () = pipeline.first_scan() => {
+                saver.save_what_moved(&mut pipeline).await;
+                false
+            }
             _ = tick.tick() => {
                 pipeline.check(&parts.health);
-                if pipeline.has_moved() || saver.failing {
-                    saver.save(pipeline.checkpoint()).await;
-                }
+                saver.save_what_moved(&mut pipeline).await;
                 watched.have_changed()
             }
         };
@@ -312,6 +314,13 @@ struct Saver {
 // === impl Saver ===
 
 impl Saver {
+    /// Writes the file if positions have moved since it was written, or if it could not be.
+    async fn save_what_moved(&mut self, pipeline: &mut Pipeline) {
+        if pipeline.has_moved() || self.failing {
+            self.save(pipeline.checkpoint()).await;
+        }
+    }
+
     /// Writes the file, not on the runtime's thread: a sync takes as long as the disk likes. A full disk costs
     /// duplicates after a crash, nothing else: the next second tries again.
     async fn save(&mut self, checkpoint: Vec<u8>) {

@@ -52,6 +52,12 @@ impl Node {
         self.directory.path()
     }
 
+    /// The checkpoints that an agent with its data here has left; the ones before, while it renames them.
+    pub fn checkpoints(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.path().join("data").join(name)).ok();
+        read("checkpoints").or_else(|| read("checkpoints.previous")).unwrap_or_default()
+    }
+
     /// Starts a container: namespace `ns`, container `app`, UID `uid-POD`.
     pub fn container(&self, pod: &str) -> Log {
         self.container_in("ns", pod)
@@ -127,6 +133,11 @@ impl Log {
     pub fn bytes_of(&self, numbers: &[u64]) -> u64 {
         let start = |line: usize| self.starts.get(line).copied().unwrap_or(self.written);
         numbers.iter().map(|number| start(*number as usize + 1) - start(*number as usize)).sum()
+    }
+
+    /// Numbered lines that begin at or behind so many bytes, counted over all its files.
+    pub fn lines_from(&self, bytes: u64) -> u64 {
+        self.starts.iter().filter(|start| **start >= bytes).count() as u64
     }
 
     /// Writes one line, cut into partial ones where containerd cuts it.

@@ -162,8 +162,95 @@ fn an_open_partial_line_survives_a_kill() {
     );
 }
 
-/// Scenario: a pod has an unread backlog when the agent is stopped, and is deleted while no agent runs.
-/// Guarantee: what is lost is counted, to the byte.
+/// Scenario: a group of lines is open on standard error; on standard output a line goes on in the next file, and others
+/// follow. kill -9, when all that is saved.
+/// Guarantee: what is read again for the group's sake joins nothing else on the other stream, and repeats none of it.
+#[test]
+fn a_record_open_on_one_stream_repeats_and_damages_nothing_of_the_other() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let fault =
+        Fault::new("rotation: a group open on one stream, lines of the other over two files, kill -9");
+    let mut log = node.container("a");
+    let agent = fault.watch(start(&node, &server));
+    log.line("stderr", "thread 'main' (7) panicked at src/main.rs:2:5: seq=panic:0");
+    log.line("stderr", "stack backtrace:");
+    log.piece("stdout", true, b"seq=out:0 begun ");
+    log.rotate();
+    log.piece("stdout", false, b"and ended");
+    log.lines(20, 100);
+    eventually("the second file is saved as read", || {
+        // The group grows, so that it stays open.
+        log.line("stderr", "   0: app::main");
+        let checkpoints = node.checkpoints();
+        let read =
+            checkpoints.lines().filter(|line| line.contains("first_line") && !line.contains("\"forward\":0"));
+        read.count() > 0
+    });
+    agent.kill();
+    log.lines(20, 100);
+    let agent = fault.watch(start(&node, &server));
+
+    eventually("all records", || server.count("a") == log.next && server.count("panic") == 1);
+    let repeated = fault.survived(&agent, &[(&server, "a", log.next), (&server, "panic", 1)]);
+    assert_eq!(repeated, 0);
+    let received = server.received();
+    let texts = received.iter().filter_map(|received| received.record["log"].as_str());
+    let outs: Vec<&str> = texts.filter(|text| text.contains("begun") || text.contains("ended")).collect();
+    assert_eq!(outs, ["seq=out:0 begun and ended"]);
+}
+
+/// Scenario: a container is started again, and begins a line in its new file; the old one is still open.
+/// Guarantee: the line stays open until it is ended.
+#[test]
+fn a_line_open_in_a_restarted_container_is_joined() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let mut log = node.container("a");
+    let agent = start(&node, &server);
+    log.lines(1, 100);
+    eventually("it is read", || server.count("a") == 1);
+    log.restart();
+    log.piece("stdout", true, b"begun ");
+    for passes in 0..5 {
+        log.line("stderr", &format!("seq=pass:{passes}"));
+        eventually("the other stream is read", || server.count("pass") == passes + 1);
+    }
+    log.piece("stdout", false, b"and ended");
+    log.lines(1, 100);
+    eventually("the newest line", || server.count("a") == 2);
+    agent.settle();
+    let received = server.received();
+    let mut texts = received.iter().filter_map(|received| received.record["log"].as_str());
+    assert!(texts.any(|text| text == "begun and ended"));
+}
+
+/// Scenario: a line is begun at the end of a file; while the agent is frozen, the file that has its rest comes and goes.
+/// Guarantee: what was begun is sent and marked as cut, and joins nothing.
+#[test]
+fn a_line_of_which_the_rest_was_never_seen_joins_nothing() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    let mut log = node.container("a");
+    let agent = start(&node, &server);
+    log.lines(1, 100);
+    log.piece("stdout", true, b"begun ");
+    eventually("it is read", || server.count("a") == 1);
+    agent.signal("STOP");
+    let oldest = log.rotate();
+    log.piece("stdout", false, b"and ended");
+    let unseen = log.rotate();
+    [oldest, unseen].iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    log.lines(1, 100);
+    agent.signal("CONT");
+    eventually("the newest line", || server.count("a") == 2);
+    agent.settle();
+    let received = server.received();
+    let begun = received.iter().find(|received| received.record["log"].as_str() == Some("begun "));
+    assert_eq!(begun.map(|received| received.record["sidelight"]["truncated"].as_bool()), Some(Some(true)));
+    assert_eq!(received.len(), 3);
+}
+
+/// Scenario: a pod has an unread backlog when the agent is stopped, and is deleted while no agent runs. The agent that
+/// finds out is killed.
+/// Guarantee: what is lost is counted, to the byte, and once.
 #[test]
 fn what_is_deleted_while_no_agent_runs_is_counted_as_lost() {
     let (node, mut server) = (Node::new(), ForwardServer::start());
@@ -183,6 +270,11 @@ fn what_is_deleted_while_no_agent_runs_is_counted_as_lost() {
     server.listen();
     let agent = fault.watch(start(&node, &server));
     eventually("the loss is counted", || agent.metric("sidelight_log_source_bytes_dropped_total") > 0.0);
+    eventually("and saved", || !node.checkpoints().contains("first_line"));
+    fault.look(&agent);
+    agent.kill();
+    let agent = fault.watch(start(&node, &server));
+    eventually("it is ready", || agent.get("/readyz").0 == 200);
     let row = fault.survived_with_losses(&agent, &[(&server, "a", log.next)]);
     let missing = server.missing("a", log.next);
     assert_eq!(missing, (100..200).collect::<Vec<_>>());
@@ -200,10 +292,7 @@ fn what_was_never_acknowledged_is_counted_as_well() {
     let mut log = node.container("a");
     log.lines(100, 100);
     let size = std::fs::metadata(log.path()).unwrap().len();
-    eventually("its size is saved", || {
-        let checkpoints = std::fs::read_to_string(node.path().join("data/checkpoints")).unwrap_or_default();
-        checkpoints.contains(&format!("\"size\":{size}"))
-    });
+    eventually("its size is saved", || node.checkpoints().contains(&format!("\"size\":{size}")));
     agent.kill();
     log.delete_pod();
     server.listen();

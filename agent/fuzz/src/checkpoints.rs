@@ -55,7 +55,7 @@ fn positions(saved: &Saved) -> Positions {
 /// A line of a generation, if it is one: the reading of it that is not the agent's.
 fn position(Entries(entries): &Entries) -> Option<((String, String, u64, String), Value)> {
     let stands_once = |key: &&str| entries.iter().filter(|(other, _)| other == key).count() == 1;
-    let fields: Map<_, _> = entries.iter().cloned().collect();
+    let mut fields: Map<_, _> = entries.iter().cloned().collect();
     let text = |key: &str| Some(fields.get(key)?.as_str()?.to_owned());
     let restart = fields.get("restart")?.as_u64().filter(|restart| u32::try_from(*restart).is_ok())?;
     let key = (text("uid")?, text("container")?, restart, text("first_line")?);
@@ -64,8 +64,21 @@ fn position(Entries(entries): &Entries) -> Option<((String, String, u64, String)
         && fields["namespace"].is_string()
         && fields["pod"].is_string()
         && fields["size"].is_u64()
-        && outputs.values().all(Value::is_u64);
+        && outputs.values().all(Value::is_u64)
+        && entries.iter().filter(|(key, _)| key == "streams").count() <= 1
+        && fields.get("streams").is_none_or(are_offsets);
+    // Without an entry it is not written.
+    if fields.get("streams").is_some_and(|streams| streams == &json!({})) {
+        fields.remove("streams");
+    }
     is_whole.then_some((key, fields.into()))
+}
+
+/// For some outputs, an offset for each of the two streams.
+fn are_offsets(streams: &Value) -> bool {
+    let is_pair =
+        |pair: &Value| pair.as_array().is_some_and(|pair| pair.len() == 2 && pair.iter().all(Value::is_u64));
+    streams.as_object().is_some_and(|streams| streams.values().all(is_pair))
 }
 
 /// Every generation and every output that the file names is there, with every field.

@@ -7,9 +7,11 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 use sidelight_agent::config::Config;
-use sidelight_agent::logs::encode::{Forward, JsonLines};
+use sidelight_agent::logs::encode::{Format, Forward, JsonLines};
 use sidelight_agent::logs::split::{Stream, Time};
 use sidelight_contract::annotations::Parse;
+
+use self::file::{Arrived, Pod, Record};
 
 /// The shortest that the configuration allows.
 const MAX_RECORD: usize = 1 << 10;
@@ -45,17 +47,23 @@ struct Seen {
 
 /// The first two bytes choose the settings and the pieces in which the file grows, the others are the file.
 ///
-/// However it grows and wherever its chunks end, its records are the same, those of a model that keeps bytes where the agent
+/// However it grows and wherever its chunks end, over however many files it goes and wherever the agent begins anew, its
+/// records are the same, those of a model that keeps bytes where the agent
 /// keeps ranges; both encodings say the same; and every byte is counted twice, as read and as delivered or dropped.
 pub fn records(data: &[u8]) {
     let [choice, piece, rest @ ..] = data else { return };
     let config = &CONFIGS[usize::from(*choice) % CONFIGS.len()];
     let pieces = long_lines(rest, usize::from(*piece).max(rest.len() / MAX_PIECES) + 1);
-    let whole = vec![pieces.concat()];
-    let mut encoded = file::read(config, &whole, Forward::default(), 1 << 20).unpacked();
-    let in_pieces = file::read(config, &pieces, Forward::default(), 2 << 10).unpacked();
+    let whole = pieces.concat();
+    let mut encoded = read([whole.as_slice()], Pod::new(config, Forward::default(), 1 << 20)).unpacked();
+    let in_pieces =
+        read(pieces.iter().map(Vec::as_slice), Pod::new(config, Forward::default(), 2 << 10)).unpacked();
     assert_eq!(encoded, in_pieces, "a file that grows in {} pieces", pieces.len());
-    let mut printed = file::read(config, &pieces, JsonLines, 2 << 10).printed();
+    let restarted =
+        read_files(&whole, pieces.first().map_or(0, Vec::len), Pod::new(config, Forward::default(), 2 << 10))
+            .unpacked();
+    assert_eq!(texts(&encoded), texts(&restarted), "several files, and a restart behind each");
+    let mut printed = read(pieces.iter().map(Vec::as_slice), Pod::new(config, JsonLines, 2 << 10)).printed();
     // The one record whose time is printed and not packed.
     let times: Vec<_> =
         printed.iter_mut().filter_map(|record| record.as_object_mut()?.remove("time")).collect();
@@ -65,8 +73,8 @@ pub fn records(data: &[u8]) {
         let fields: Vec<_> = encoded.into_iter().map(|record| record.fields).collect();
         return assert!(crate::json::are_equal(&fields.into(), &printed.into()), "the two encodings differ");
     }
-    let seen: Vec<Seen> = encoded.iter().map(file::Record::seen).collect();
-    assert_eq!(seen, model::records(&whole[0], &file::settings(config)));
+    let seen: Vec<Seen> = encoded.iter().map(Record::seen).collect();
+    assert_eq!(seen, model::records(&whole, &file::settings(config)));
     let printed_texts = printed.iter().map(|record| record["log"].as_str());
     assert!(
         printed_texts.eq(seen.iter().map(|record| Some(record.text.as_str()))),
@@ -76,6 +84,31 @@ pub fn records(data: &[u8]) {
     let is_same =
         |(time, record): (&Value, &Seen)| record.time.seconds == 0 || *time == record.time.to_string();
     assert!(times.iter().zip(&seen).all(is_same), "the two encodings differ");
+}
+
+/// Reads a file that grows by these pieces until nobody will write it any more.
+fn read<'a, F: Format>(pieces: impl IntoIterator<Item = &'a [u8]>, mut pod: Pod<F>) -> Arrived {
+    pieces.into_iter().for_each(|piece| pod.write(piece));
+    pod.finish()
+}
+
+/// Reads the same bytes from several files, each of whole lines that are about `size` bytes together, and begins anew behind
+/// each of them.
+fn read_files<F: Format>(mut bytes: &[u8], size: usize, mut pod: Pod<F>) -> Arrived {
+    while let Some(newline) = bytes.iter().skip(size).position(|byte| *byte == b'\n') {
+        let (file, rest) = bytes.split_at(size + newline + 1);
+        pod.write(file);
+        pod.restart();
+        pod.rotate();
+        bytes = rest;
+    }
+    pod.write(bytes);
+    pod.finish()
+}
+
+/// What records say but for the time: a line without one has that of the line before, which a restart does not know.
+fn texts(records: &[Record]) -> Vec<&Value> {
+    records.iter().map(|record| &record.fields).collect()
 }
 
 /// The pieces of `piece` bytes each, with what [`LONG`] stands for.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checkpoint::account::{DropReason, OutputAccount};
 use crate::delivery::chunk::RecordMark;
-use crate::logs::generation::Generation;
+use crate::logs::generation::{Generation, Offsets};
 
 /// The pure part: slots in order, each settled once, handed back as soon as the prefix is complete.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ impl<T> Lane<T> {
 pub struct Part {
     /// The file.
     pub generation: Arc<Generation>,
-    /// From where to read again once this is committed: the oldest open join, else the read offset.
-    pub watermark: u64,
+    /// From where to read each stream again once this is committed: the start of its open record, else the read offset.
+    pub watermark: Offsets,
     /// Records of this part; the parts' records follow each other in the chunk.
     pub records: u32,
     /// Source bytes of those records.

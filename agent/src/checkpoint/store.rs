@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::logs::generation::Generation;
+use crate::logs::generation::{Generation, Offsets};
 
 const FILE: &str = "checkpoints";
 const PREVIOUS: &str = "checkpoints.previous";
@@ -81,10 +81,22 @@ pub struct SavedGeneration {
     pub first_line: String,
     /// Uncompressed bytes when last seen.
     pub size: u64,
-    /// Acknowledged bytes by output name.
+    /// By output name, up to where every line is acknowledged.
     pub outputs: BTreeMap<String, u64>,
+    /// The same for each stream, where it is not the same for both.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub streams: BTreeMap<String, Offsets>,
     #[serde(flatten)]
     others: Map<String, Value>,
+}
+
+/// What another run has saved of a generation and this one does not know; it is written back as it was.
+#[derive(Clone, Debug, Default)]
+pub struct Unknown {
+    /// Of outputs that this run does not have.
+    outputs: BTreeMap<String, u64>,
+    streams: BTreeMap<String, Offsets>,
+    fields: Map<String, Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -210,9 +222,51 @@ impl Saved {
 // === impl SavedGeneration ===
 
 impl SavedGeneration {
-    /// Acknowledged bytes of an output.
-    pub fn offset(&self, output: &str) -> Option<u64> {
-        self.outputs.get(output).copied()
+    /// Up to where an output's receiver has acknowledged the lines of each stream. A version that knows of no streams
+    /// writes theirs back as they were: then the other number is the greater one.
+    pub fn offsets(&self, output: &str) -> Option<Offsets> {
+        let least = *self.outputs.get(output)?;
+        let streams = self.streams.get(output).copied().unwrap_or_default();
+        Some(streams.map(|offset| offset.max(least)))
+    }
+
+    /// What this run does not know, if these are its outputs.
+    pub fn unknown_to(&self, outputs: &[&str]) -> Unknown {
+        let is_other = |name: &str| !outputs.contains(&name);
+        Unknown {
+            outputs: self.outputs.clone().into_iter().filter(|(name, _)| is_other(name)).collect(),
+            streams: self.streams.clone().into_iter().filter(|(name, _)| is_other(name)).collect(),
+            fields: self.others.clone(),
+        }
+    }
+
+    /// What is to be saved of a generation; none before its first line is whole, and where no output takes anything.
+    fn of(generation: &Generation, outputs: &[String]) -> Option<Self> {
+        let identity = generation.identity()?;
+        let Unknown { outputs: mut least, mut streams, fields: others } = generation.unknown().clone();
+        for (index, name) in outputs.iter().enumerate() {
+            let [stdout, stderr] = generation.acked_by_stream(index);
+            if !generation.is_taken(index) && stdout.max(stderr) == 0 {
+                continue;
+            }
+            least.insert(name.clone(), stdout.min(stderr));
+            if stdout != stderr {
+                streams.insert(name.clone(), [stdout, stderr]);
+            }
+        }
+        let path = generation.container();
+        (!least.is_empty()).then(|| SavedGeneration {
+            namespace: path.namespace.clone(),
+            pod: path.pod.clone(),
+            uid: path.uid.clone(),
+            container: path.container.clone(),
+            restart: generation.restart,
+            first_line: identity.to_string(),
+            size: generation.size(),
+            outputs: least,
+            streams,
+            others,
+        })
     }
 }
 
@@ -229,34 +283,8 @@ pub fn render<'a>(
     let mut bytes = Vec::new();
     push_line(&mut bytes, &head);
     let mut count = 0;
-    for generation in generations {
-        let Some(identity) = generation.identity() else { continue };
-        let mut positions: BTreeMap<String, u64> = outputs
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| generation.is_taken(*index) || generation.acked(*index) > 0)
-            .map(|(index, name)| (name.clone(), generation.acked(index)))
-            .collect();
-        let (others, other_outputs) = generation.unknown();
-        positions.extend(other_outputs.iter().map(|(name, offset)| (name.clone(), *offset)));
-        if positions.is_empty() {
-            continue;
-        }
-        let path = generation.container();
-        push_line(
-            &mut bytes,
-            &SavedGeneration {
-                namespace: path.namespace.clone(),
-                pod: path.pod.clone(),
-                uid: path.uid.clone(),
-                container: path.container.clone(),
-                restart: generation.restart,
-                first_line: identity.to_string(),
-                size: generation.size(),
-                outputs: positions,
-                others: others.clone(),
-            },
-        );
+    for saved in generations.filter_map(|generation| SavedGeneration::of(generation, outputs)) {
+        push_line(&mut bytes, &saved);
         count += 1;
     }
     for saved in unclaimed.generations.values() {
@@ -292,14 +320,6 @@ fn parse(bytes: &[u8]) -> Option<Saved> {
     Some(Saved { generations, outputs: head.outputs, others: head.others, damaged: false })
 }
 
-impl SavedGeneration {
-    /// What another run has written and this one does not know: fields, and outputs not in `outputs`.
-    pub fn unknown_to(&self, outputs: &[&str]) -> (Map<String, Value>, BTreeMap<String, u64>) {
-        let others = self.outputs.iter().filter(|(name, _)| !outputs.contains(&name.as_str()));
-        (self.others.clone(), others.map(|(name, offset)| (name.clone(), *offset)).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,7 +327,7 @@ mod tests {
     #[test]
     fn what_another_version_has_written_is_written_back() {
         let head = r#"{"sidelight_checkpoints":1,"outputs":["old"],"newer":[1]}"#;
-        let line = r#"{"namespace":"n","pod":"p","uid":"u","container":"c","restart":0,"first_line":"0","size":9,"outputs":{"old":7},"newer":{"a":null}}"#;
+        let line = r#"{"namespace":"n","pod":"p","uid":"u","container":"c","restart":0,"first_line":"0","size":9,"outputs":{"old":7},"streams":{"old":[7,9]},"newer":{"a":null}}"#;
         let mut file = format!("{head}\n{line}\n").into_bytes();
         let foot = Foot { generations: 1, crc32: crc32fast::hash(&file) };
         push_line(&mut file, &foot);

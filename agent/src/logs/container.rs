@@ -55,6 +55,16 @@ impl Container {
         change(&mut self.generations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Puts a generation in the place of another: discovery may have added newer ones meanwhile, and their order is that
+    /// in which they are read.
+    pub fn replace(&self, old: &Arc<Generation>, new: Arc<Generation>) {
+        self.update(|generations| {
+            if let Some(place) = generations.iter_mut().find(|generation| Arc::ptr_eq(generation, old)) {
+                *place = new;
+            }
+        });
+    }
+
     /// How its lines are handled now.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()

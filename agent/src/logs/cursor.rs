@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::logs::generation::Generation;
+use crate::logs::generation::{Generation, Offsets};
 use crate::logs::join::OpenRecord;
 use crate::logs::record::Kept;
 use crate::logs::split::{Splitter, Time};
@@ -38,15 +38,13 @@ impl Cursor {
         self.open.iter().flatten().map(|open| open.source).sum()
     }
 
-    /// From where a file must be read again after a restart, if everything before `read` was taken.
-    pub(super) fn watermark(&self, generation: &Arc<Generation>, read: u64) -> u64 {
-        let skipping = self.skipping.iter().filter(|(skipped, _)| Arc::ptr_eq(skipped, generation));
-        self.starts_in(generation).chain(skipping.map(|(_, start)| *start)).fold(read, u64::min)
-    }
-
-    fn starts_in<'a>(&'a self, generation: &'a Arc<Generation>) -> impl Iterator<Item = u64> + 'a {
-        let starts = self.open.iter().flatten().flat_map(OpenRecord::starts);
-        starts.filter(|(other, _)| Arc::ptr_eq(other, generation)).map(|(_, start)| start)
+    /// From where the lines of each stream must be read again after a restart, if everything before `read` was taken.
+    pub(super) fn watermark(&self, generation: &Arc<Generation>, read: u64) -> Offsets {
+        let skipping = self.skipping.iter().find(|(skipped, _)| Arc::ptr_eq(skipped, generation));
+        let taken = skipping.map_or(read, |(_, start)| read.min(*start));
+        self.open.each_ref().map(|open| {
+            open.as_ref().and_then(|open| open.start_in(generation)).map_or(taken, |start| taken.min(start))
+        })
     }
 
     /// Whether the line that starts here is to be sent raw.

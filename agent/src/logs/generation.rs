@@ -4,15 +4,20 @@ mod identity;
 
 pub use identity::{IDENTITY_BYTES, Identity};
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::checkpoint::account::NamespaceAccount;
+use crate::checkpoint::store::Unknown;
 use crate::logs::layout::{ContainerPath, LogName};
 use crate::logs::source::Source;
+use crate::logs::split::Stream;
+
+/// An offset for each stream. They differ while a record is open on one of them: all that is read again from its start
+/// on, after a restart, is what the receiver does not have.
+pub type Offsets = [u64; 2];
 
 /// One generation, shared by discovery, its reader, the deliveries and the checkpoints. Offsets are in uncompressed
 /// bytes.
@@ -32,16 +37,14 @@ pub struct Generation {
     source: Mutex<Option<Arc<Source>>>,
     size: AtomicU64,
     listed: AtomicBool,
+    behind_gap: AtomicBool,
     given_up: AtomicBool,
     /// Nobody reads beyond: where the file ended when the agent was told to stop.
     end: AtomicU64,
     positions: Box<[Position]>,
-    /// What a checkpoint of another version or config has of it: fields, and the positions of other outputs.
+    /// What a checkpoint of another version or config has of it.
     unknown: OnceLock<Unknown>,
 }
-
-/// Fields, and positions of outputs, that this run does not know and writes back as they were.
-pub type Unknown = (serde_json::Map<String, serde_json::Value>, BTreeMap<String, u64>);
 
 /// How far one output has come.
 #[derive(Debug)]
@@ -51,7 +54,8 @@ struct Position {
     read: AtomicU64,
     /// Up to where bytes were counted as read: what is read again is not counted twice.
     counted: AtomicU64,
-    acked: AtomicU64,
+    /// By stream.
+    acked: [AtomicU64; 2],
     /// Seconds since the epoch of the newest record read; 0: none.
     last_record: AtomicI64,
 }
@@ -81,7 +85,7 @@ impl Position {
             taken: AtomicBool::new(true),
             read: AtomicU64::new(0),
             counted: AtomicU64::new(0),
-            acked: AtomicU64::new(0),
+            acked: Default::default(),
             last_record: AtomicI64::new(0),
         }
     }
@@ -104,6 +108,7 @@ impl Generation {
             source: Mutex::new(opened.source),
             size: AtomicU64::new(0),
             listed: AtomicBool::new(true),
+            behind_gap: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             end: AtomicU64::new(u64::MAX),
             positions: (0..outputs).map(|_| Position::new()).collect(),
@@ -123,7 +128,9 @@ impl Generation {
 
     /// The same file from its first byte, after it was truncated: another generation.
     pub fn restarted(&self) -> Self {
-        self.again(self.positions.len())
+        let restarted = self.again(self.positions.len());
+        restarted.set_behind_gap();
+        restarted
     }
 
     /// The same file for another set of outputs, positions at 0: after a reload.
@@ -134,6 +141,7 @@ impl Generation {
         }
         again.size = AtomicU64::new(self.size());
         again.listed = AtomicBool::new(self.is_listed());
+        again.behind_gap = AtomicBool::new(self.is_behind_gap());
         again
     }
 
@@ -184,6 +192,16 @@ impl Generation {
     /// Whether the file, or its compressed copy, was in the directory when it was last listed.
     pub fn is_listed(&self) -> bool {
         self.listed.load(Ordering::Relaxed)
+    }
+
+    /// Others may have come and gone between the generation before this one and this one.
+    pub fn set_behind_gap(&self) {
+        self.behind_gap.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its first lines may not be the ones that follow the last of the generation before.
+    pub fn is_behind_gap(&self) -> bool {
+        self.behind_gap.load(Ordering::Relaxed)
     }
 
     /// The identity, once the first line is whole.
@@ -286,23 +304,43 @@ impl Generation {
         read.saturating_sub(position.counted.fetch_max(read, Ordering::Relaxed))
     }
 
-    /// Up to where an output's receiver has acknowledged.
-    pub fn acked(&self, output: usize) -> u64 {
-        self.positions.get(output).map_or(0, |position| position.acked.load(Ordering::Acquire))
+    /// Up to where an output's receiver has acknowledged the lines of each stream.
+    pub fn acked_by_stream(&self, output: usize) -> Offsets {
+        let load = |acked: &AtomicU64| acked.load(Ordering::Acquire);
+        self.positions.get(output).map_or([0; 2], |position| position.acked.each_ref().map(load))
     }
 
-    /// The output's receiver has acknowledged everything before `offset`.
-    pub fn commit(&self, output: usize, offset: u64) {
-        if let Some(position) = self.positions.get(output) {
-            position.acked.fetch_max(offset, Ordering::Release);
+    /// Up to where an output's receiver has acknowledged every line.
+    pub fn acked(&self, output: usize) -> u64 {
+        let [stdout, stderr] = self.acked_by_stream(output);
+        stdout.min(stderr)
+    }
+
+    /// Whether an output's receiver has acknowledged the line that starts here. One without a head is of no stream: it
+    /// was sent when it was read.
+    pub fn is_acked(&self, output: usize, stream: Option<Stream>, start: u64) -> bool {
+        let [stdout, stderr] = self.acked_by_stream(output);
+        start
+            < match stream {
+                Some(Stream::Stdout) => stdout,
+                Some(Stream::Stderr) => stderr,
+                None => stdout.max(stderr),
+            }
+    }
+
+    /// The output's receiver has acknowledged the lines of each stream before these offsets.
+    pub fn commit(&self, output: usize, offsets: Offsets) {
+        let Some(position) = self.positions.get(output) else { return };
+        for (acked, offset) in position.acked.iter().zip(offsets) {
+            acked.fetch_max(offset, Ordering::Release);
         }
     }
 
     /// Both positions, as a checkpoint has them.
-    pub fn resume(&self, output: usize, offset: u64) {
-        self.set_read(output, offset);
+    pub fn resume(&self, output: usize, offsets: Offsets) {
+        self.commit(output, offsets);
+        self.set_read(output, self.acked(output));
         self.count_read(output);
-        self.commit(output, offset);
     }
 
     /// Time of the newest record that an output has read, in seconds since the epoch.

@@ -27,6 +27,8 @@ pub struct OpenRecord {
     pub last: Time,
     /// The last line was partial: the next line of the stream belongs to it, whatever it says.
     pub partial: bool,
+    /// The end of a partial line is lost.
+    pub cut: bool,
     /// The multiline group that it is, if it is one.
     pub group: Option<State>,
     /// Whole lines so far.
@@ -89,6 +91,7 @@ impl OpenRecord {
             time: line.time,
             last: line.time,
             partial: false,
+            cut: false,
             group,
             lines: 0,
             content: 0,
@@ -110,6 +113,11 @@ impl OpenRecord {
         self.content += line.content.len() as u64;
         self.source += at.end - at.start;
         self.grown = now;
+    }
+
+    /// What would have gone on will not.
+    pub fn cut(&mut self) {
+        self.cut = self.partial;
     }
 
     /// Its first line: the file and the offset.

@@ -10,7 +10,7 @@ use crate::config::READ_WINDOW;
 use crate::delivery::chunk::{Chunk, Compression, RecordMark};
 use crate::delivery::compression::Compressor;
 use crate::delivery::memory::{Credit, Share};
-use crate::logs::generation::Generation;
+use crate::logs::generation::{Generation, Offsets};
 
 /// There is no room: the output's share of memory is used up, or too many chunks wait for their receiver. The reader
 /// is woken when that changes.
@@ -114,9 +114,14 @@ impl Lane {
         part.bytes += source;
     }
 
-    /// Everything of the file before `watermark` is in this chunk or in one before, or is dropped.
-    pub fn advance(&mut self, generation: &Arc<Generation>, watermark: u64) {
+    /// The lines of each stream before `watermark` are in this chunk or in one before, or dropped.
+    pub fn advance(&mut self, generation: &Arc<Generation>, watermark: Offsets) {
         self.part(generation).watermark = watermark;
+    }
+
+    /// Counts a line that the receiver has, as an earlier run has left it: it stands behind one that must be read again.
+    pub fn pass_over(&self, generation: &Generation, bytes: u64) {
+        self.account.deliver(generation.namespace_account(), 0, bytes);
     }
 
     /// Counts what is given up of the file.
@@ -147,7 +152,7 @@ impl Lane {
             "a line is dropped as poison");
         self.drop_bytes(generation, DropReason::Poison, 1, end - start);
         generation.set_read(self.output, end);
-        self.advance(generation, end);
+        self.advance(generation, [end; 2]);
     }
 
     /// Source bytes of the records in the open chunk.
@@ -185,7 +190,7 @@ impl Lane {
         let is_last = self.parts.last().is_some_and(|part| Arc::ptr_eq(&part.generation, generation));
         if !is_last {
             // Until it is advanced, nothing of the file may be taken for read.
-            let watermark = generation.acked(self.output);
+            let watermark = generation.acked_by_stream(self.output);
             self.parts.push(Part { generation: generation.clone(), watermark, records: 0, bytes: 0 });
         }
         self.parts.last_mut().expect("one was pushed")

@@ -4,6 +4,7 @@
 //! when there is no room; then the positions say exactly what was taken.
 
 mod ending;
+mod line;
 mod long_line;
 
 use std::io;
@@ -19,6 +20,7 @@ use crate::logs::generation::Generation;
 use crate::logs::join::{Assembled, Extent, MAX_GROUP_LINES, OpenRecord, Window};
 use crate::logs::lane::{Blocked, Lane};
 use crate::logs::metrics::LogMetrics;
+use crate::logs::pass::line::Split;
 use crate::logs::record::{Record, RecordEncoder};
 use crate::logs::settings::Settings;
 use crate::logs::source::Source;
@@ -199,13 +201,11 @@ impl<F: Format> Pass<'_, F> {
         reread: &mut Vec<u8>,
         assembled: &mut Assembled,
     ) -> Result<(), Blocked> {
-        let Some(line) = self.split(window.generation, at, line) else {
-            return self.raw(window.generation, at, line);
+        let line = match self.split(window.generation, at, line) {
+            Split::Line(line) => line,
+            Split::Raw => return self.raw(window.generation, at, line),
+            Split::Done => return Ok(()),
         };
-        if self.settings.excludes(line.stream) {
-            self.lane.drop_bytes(window.generation, DropReason::Filter, 1, at.end - at.start);
-            return Ok(());
-        }
         let stream = line.stream as usize;
         if self.cursor.open[stream].is_some() && self.continues(window, at, &line, reread, assembled)? {
             return Ok(());
@@ -229,17 +229,6 @@ impl<F: Format> Pass<'_, F> {
         };
         self.encode(window.generation, record);
         Ok(())
-    }
-
-    /// The line's head; none when it is torn, or to be sent raw.
-    fn split<'l>(&mut self, generation: &Arc<Generation>, at: Extent, line: &'l [u8]) -> Option<Line<'l>> {
-        let is_raw = self.cursor.is_raw(generation, at.start);
-        let split = self.cursor.splitter.split(line).filter(|_| !is_raw);
-        match &split {
-            Some(line) => self.cursor.last_time = line.time,
-            None => self.metrics.parse_failures.head.inc(),
-        }
-        split
     }
 
     /// Whether the line belongs to the open record of its stream; one that ends with it or before it is encoded.
@@ -303,7 +292,7 @@ impl<F: Format> Pass<'_, F> {
                     time: open.time,
                     stream,
                     content: &assembled.content,
-                    truncated: assembled.truncated,
+                    truncated: assembled.truncated || open.cut,
                     raw: false,
                     source: source - cut,
                     origin: first

@@ -111,10 +111,7 @@ impl Tail {
         drop_rest(&old, &mut self.cursors, lanes, DropReason::LostUnlinked);
         let new = Arc::new(old.restarted());
         (0..self.cursors.len()).for_each(|output| new.set_taken(output, old.is_taken(output)));
-        self.container.update(|generations| {
-            generations.retain(|generation| !Arc::ptr_eq(generation, &old));
-            generations.push(new.clone());
-        });
+        self.container.replace(&old, new);
         self.set_generations(self.container.generations());
     }
 
@@ -162,6 +159,6 @@ fn drop_rest(generation: &Arc<Generation>, cursors: &mut [Cursor], lanes: &mut [
         generation.set_read(lane.output, generation.size());
         lane.account.read(generation.count_read(lane.output));
         lane.drop_bytes(generation, reason, 0, unread);
-        lane.advance(generation, generation.size());
+        lane.advance(generation, [generation.size(); 2]);
     }
 }

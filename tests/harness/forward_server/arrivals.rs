@@ -37,10 +37,14 @@ pub(super) struct Numbered {
 // === impl Numbered ===
 
 impl Numbered {
-    /// None for a record without a number.
+    /// None for a record without a number, and for a part that is marked as one: the line is still to come.
     pub(super) fn of(received: &Received) -> Option<Self> {
         let (writer, number) = sequence(&received.record)?;
-        let damaged = (!is_undamaged(&received.record)).then(|| received.record.to_string());
+        let is_undamaged = is_undamaged(&received.record);
+        if !is_undamaged && received.record["sidelight"]["truncated"].as_bool() == Some(true) {
+            return None;
+        }
+        let damaged = (!is_undamaged).then(|| received.record.to_string());
         Some(Numbered { writer, number, damaged })
     }
 }

@@ -180,8 +180,7 @@ impl World {
 
     /// Whether the checkpoint on the disk knows all bytes of a deleted pod.
     fn has_saved(&self, pod: &Pod) -> bool {
-        let checkpoint =
-            std::fs::read_to_string(self.node.path().join("data/checkpoints")).unwrap_or_default();
+        let checkpoint = self.node.checkpoints();
         let mut lines = checkpoint.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.any(|line| {
             line["namespace"] == pod.name()

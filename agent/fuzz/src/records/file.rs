@@ -1,4 +1,4 @@
-//! A file that grows, and a reader's pass over it for one output, without discovery and delivery.
+//! Files that grow, and a reader's pass over them for one output, without discovery and delivery.
 
 use std::fs::File;
 use std::io::Write;
@@ -46,75 +46,144 @@ fn path() -> ContainerPath {
     ContainerPath::parse("ns_pod_uid", "app").expect("a valid path")
 }
 
-/// Reads a file that grows by `pieces` until nobody will write it any more.
-pub(super) fn read<F: Format>(
-    config: &Arc<Config>,
-    pieces: &[Vec<u8>],
-    format: F,
-    chunk_bytes: usize,
-) -> Arrived {
-    let registry = Registry::new();
-    let accounts = Accounts::register(&registry).expect("an empty registry");
-    let metrics = LogMetrics::register(&registry).expect("an empty registry");
-    let account = accounts.output("forward");
-    let (chunks, mut delivery) = channel(2);
-    let share = Share::new(2 * chunk_bytes, Vec::new());
-    let mut lane = Lane::new(0, chunk_bytes, Compression::None, chunks, share, account.clone());
-    let settings = settings(config);
-    let namespace_account = accounts.namespace("ns");
-    let container =
-        Container::new(Arc::new(path()), "/none".into(), namespace_account.clone(), self::settings(config));
-    let memory = rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::CLOEXEC).expect("memory");
-    let mut file = File::from(memory);
-    let opened = Opened {
-        container: container.path.clone(),
-        namespace_account,
-        inode: (0, 0),
-        name: LogName::parse("0.log").expect("a valid name"),
-        path: "0.log".into(),
-        source: Some(Arc::new(Source::plain(file.try_clone().expect("a descriptor")))),
-    };
-    let generations = [Arc::new(Generation::new(opened, 1))];
-    let mut encoder = RecordEncoder::new(config, NamespaceLimits::default(), format);
-    let (mut cursor, mut buffers, now) = (Cursor::default(), Buffers::default(), Instant::now());
-    let mut arrived = Arrived::default();
-    let mut sweep = |is_last: bool| loop {
-        let outcome = Pass {
-            container: &container,
-            settings: &settings,
-            cursor: &mut cursor,
-            lane: &mut lane,
-            encoder: &mut encoder,
-            metrics: &metrics,
-            max_record: MAX_RECORD,
-            settled: is_last,
-            now,
-        }
-        .run(&generations, &mut buffers);
-        account.read(generations[0].count_read(0));
-        lane.close();
-        let taken = arrived.take(&mut delivery);
-        assert!(taken || outcome != Outcome::Blocked, "blocked, and nothing is under way");
-        if outcome == Outcome::End {
-            break;
-        }
-    };
-    for piece in pieces {
-        file.write_all(piece).expect("memory");
-        sweep(false);
-    }
-    container.set_gone(true);
-    sweep(true);
-    all_is_counted(&account, &generations[0], pieces.iter().map(|piece| piece.len() as u64).sum());
-    arrived
+/// A container whose log is written and read by turns.
+pub(super) struct Pod<F> {
+    container: Container,
+    settings: Settings,
+    accounts: Accounts,
+    account: Arc<OutputAccount>,
+    metrics: LogMetrics,
+    lane: Lane,
+    delivery: Receiver<Chunk>,
+    encoder: RecordEncoder<F>,
+    cursor: Cursor,
+    buffers: Buffers,
+    now: Instant,
+    generations: Vec<Arc<Generation>>,
+    file: File,
+    /// Bytes in all files, and whether some of them were read again.
+    written: u64,
+    restarted: bool,
+    arrived: Arrived,
 }
 
-fn all_is_counted(account: &OutputAccount, generation: &Generation, size: u64) {
-    let dropped: u64 = account.bytes_dropped().map(|(_, bytes)| bytes).sum();
-    assert_eq!(account.bytes_read(), size, "every byte is read once");
-    assert_eq!(account.bytes_delivered() + dropped, size, "every byte is delivered or dropped");
-    assert_eq!(account.bytes_in_flight(), 0);
-    assert_eq!(generation.acked(0), size, "every byte is acknowledged");
+// === impl Pod ===
+
+impl<F: Format> Pod<F> {
+    /// One with an empty file.
+    pub(super) fn new(config: &Arc<Config>, format: F, chunk_bytes: usize) -> Self {
+        let registry = Registry::new();
+        let accounts = Accounts::register(&registry).expect("an empty registry");
+        let metrics = LogMetrics::register(&registry).expect("an empty registry");
+        let account = accounts.output("forward");
+        let (chunks, delivery) = channel(2);
+        let share = Share::new(2 * chunk_bytes, chunk_bytes, Vec::new());
+        let namespace_account = accounts.namespace("ns");
+        let container =
+            Container::new(Arc::new(path()), "/none".into(), namespace_account, self::settings(config));
+        let mut pod = Pod {
+            container,
+            settings: settings(config),
+            accounts,
+            lane: Lane::new(0, Compression::None, chunks, share, account.clone()),
+            account,
+            metrics,
+            delivery,
+            encoder: RecordEncoder::new(config, NamespaceLimits::default(), format),
+            cursor: Cursor::default(),
+            buffers: Buffers::default(),
+            now: Instant::now(),
+            generations: Vec::new(),
+            file: memory(),
+            written: 0,
+            restarted: false,
+            arrived: Arrived::default(),
+        };
+        pod.rotate();
+        pod
+    }
+
+    /// Begins another file.
+    pub(super) fn rotate(&mut self) {
+        self.file = memory();
+        let opened = Opened {
+            container: self.container.path.clone(),
+            namespace_account: self.accounts.namespace("ns"),
+            inode: (0, self.generations.len() as u64),
+            name: LogName::parse("0.log").expect("a valid name"),
+            path: "0.log".into(),
+            source: Some(Arc::new(Source::plain(self.file.try_clone().expect("a descriptor")))),
+        };
+        self.generations.push(Arc::new(Generation::new(opened, 1)));
+    }
+
+    /// Writes these bytes, and reads on.
+    pub(super) fn write(&mut self, bytes: &[u8]) {
+        self.file.write_all(bytes).expect("memory");
+        self.written += bytes.len() as u64;
+        self.sweep(false);
+    }
+
+    /// Reads on from what is acknowledged, as after a reload.
+    pub(super) fn restart(&mut self) {
+        self.restarted = true;
+        self.cursor = Cursor::default();
+        self.account.begin();
+        for generation in &mut self.generations {
+            let again = generation.for_outputs(1);
+            again.resume(0, generation.acked_by_stream(0));
+            *generation = Arc::new(again);
+        }
+    }
+
+    /// Reads what is left, when nobody will write any more.
+    pub(super) fn finish(mut self) -> Arrived {
+        self.container.set_gone(true);
+        self.sweep(true);
+        self.all_is_counted();
+        self.arrived
+    }
+
+    fn sweep(&mut self, is_last: bool) {
+        loop {
+            let outcome = Pass {
+                container: &self.container,
+                settings: &self.settings,
+                cursor: &mut self.cursor,
+                lane: &mut self.lane,
+                encoder: &mut self.encoder,
+                metrics: &self.metrics,
+                max_record: MAX_RECORD,
+                settled: is_last,
+                now: self.now,
+            }
+            .run(&self.generations, &mut self.buffers);
+            self.account.read(self.generations.iter().map(|generation| generation.count_read(0)).sum());
+            self.lane.close();
+            let taken = self.arrived.take(&mut self.delivery);
+            assert!(taken || outcome != Outcome::Blocked, "blocked, and nothing is under way");
+            if outcome == Outcome::End {
+                break;
+            }
+        }
+    }
+
+    fn all_is_counted(&self) {
+        let read = self.account.bytes_read();
+        assert!(
+            if self.restarted { read >= self.written } else { read == self.written },
+            "{read} bytes are read"
+        );
+        let dropped: u64 = self.account.bytes_dropped().map(|(_, bytes)| bytes).sum();
+        assert_eq!(self.account.bytes_delivered() + dropped, read, "every byte is delivered or dropped");
+        assert_eq!(self.account.bytes_in_flight(), 0);
+        let acked: u64 = self.generations.iter().map(|generation| generation.acked(0)).sum();
+        assert_eq!(acked, self.written, "every byte is acknowledged");
+    }
+}
+
+fn memory() -> File {
+    File::from(rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::CLOEXEC).expect("memory"))
 }
 
 // === impl Arrived ===

@@ -117,16 +117,16 @@ impl Model<'_> {
     }
 
     fn push(&mut self, time: Time, stream: Stream, mut content: Vec<u8>, truncated: bool) {
-        let truncated = truncated || content.len() > MAX_RECORD;
+        let mut truncated = truncated || content.len() > MAX_RECORD;
         content.truncate(MAX_RECORD);
+        let mut text = String::from_utf8_lossy(&content).into_owned();
+        while text.len() > MAX_RECORD {
+            text.pop();
+            truncated = true;
+        }
         // EventTime has no time before the epoch, and none after 2106.
         let seconds = u32::try_from(time.seconds).unwrap_or(0).into();
         let time = Time { seconds, ..time };
-        self.records.push(Seen {
-            time,
-            stream,
-            text: String::from_utf8_lossy(&content).into_owned(),
-            truncated,
-        });
+        self.records.push(Seen { time, stream, text, truncated });
     }
 }

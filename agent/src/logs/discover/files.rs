@@ -82,6 +82,10 @@ impl Tree {
             for new in generations.drain(known..) {
                 let is_newer = |one: &Arc<Generation>| one.is_listed() && one.name() > new.name();
                 let place = list.iter().position(is_newer).unwrap_or(list.len());
+                // The oldest are deleted first: where the one before is there, so is all that came between.
+                if list[..place].last().is_some_and(|before| !before.is_listed()) {
+                    new.set_behind_gap();
+                }
                 list.insert(place, new);
             }
             list.retain(|one| one.is_listed() || one.source().is_some() || one.backlog() > 0);
@@ -115,18 +119,19 @@ impl Tree {
         let mut all_saved = self.discovery.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let saved = all_saved.take(generation);
         for (index, output) in self.discovery.config.logs.outputs.iter().enumerate() {
-            let offset = match saved.as_ref().and_then(|saved| saved.offset(&output.name)) {
-                Some(offset) => offset,
+            let offsets = match saved.as_ref().and_then(|saved| saved.offsets(&output.name)) {
+                Some(offsets) => offsets,
                 None if self.first_scan && !all_saved.knows_output(&output.name) => {
-                    match self.discovery.config.logs.read_from {
+                    let start = match self.discovery.config.logs.read_from {
                         ReadFrom::Beginning => 0,
                         ReadFrom::End => start::at_end(generation),
                         ReadFrom::Since(age) => start::since(generation, age),
-                    }
+                    };
+                    [start; 2]
                 }
-                None => 0,
+                None => [0; 2],
             };
-            generation.resume(index, offset);
+            generation.resume(index, offsets);
         }
         if let Some(saved) = saved {
             let names: Vec<&str> =

@@ -23,7 +23,9 @@ impl Tree {
         let outputs = &self.discovery.config.logs.outputs;
         for lost in missing {
             for output in outputs {
-                let unread = lost.offset(&output.name).map(|offset| lost.size.saturating_sub(offset));
+                let unread = lost
+                    .offsets(&output.name)
+                    .map(|[stdout, stderr]| lost.size.saturating_sub(stdout.min(stderr)));
                 let Some(bytes) = unread.filter(|bytes| *bytes > 0) else { continue };
                 tracing::warn!(
                     output = output.name,

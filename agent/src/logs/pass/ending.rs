@@ -54,12 +54,22 @@ impl<F: Format> Pass<'_, F> {
     ) -> Result<(), Blocked> {
         let generation = &generations[index];
         let newer = generations.get(index + 1);
+        let is_behind_gap = newer.is_some_and(|newer| newer.is_behind_gap());
+        // One that goes on in a newer file, or began there, is not at its end here.
+        let ends_here = |open: &OpenRecord| {
+            open.generations()
+                .last()
+                .is_some_and(|last| !generations[index + 1..].iter().any(|newer| Arc::ptr_eq(newer, last)))
+        };
+        if is_behind_gap {
+            self.cursor.open.iter_mut().flatten().filter(|open| ends_here(open)).for_each(OpenRecord::cut);
+        }
         let is_over = match newer {
-            Some(newer) => newer.restart > generation.restart,
+            Some(newer) => newer.restart > generation.restart || is_behind_gap,
             None => self.container.is_gone() || self.settings.has_ended(generation),
         };
         if is_over {
-            self.close_those(generation, source, buffers, |_| true)?;
+            self.close_those(generation, source, buffers, ends_here)?;
         }
         let is_complete = newer.is_some_and(|newer| newer.size() > 0) && (source.is_gzip() || self.settled);
         if is_over || is_complete {
@@ -90,7 +100,7 @@ impl<F: Format> Pass<'_, F> {
         }
         if self.is_skipping(generation) {
             self.end_skip(generation, at);
-        } else {
+        } else if !self.is_acked(generation, at, None) {
             self.metrics.parse_failures.head.inc();
             self.raw(generation, at, torn)?;
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::line::Split;
 use super::{Buffers, Pass};
 use crate::checkpoint::account::DropReason;
 use crate::config::READ_WINDOW;
@@ -60,11 +61,11 @@ impl<F: Format> Pass<'_, F> {
     ) -> Result<(), Blocked> {
         let Buffers { window, reread, assembled } = buffers;
         let bytes = &window[..usize::try_from(at.end - at.start).unwrap_or(usize::MAX).min(window.len())];
-        let Some(line) = self.split(generation, at, bytes) else { return self.raw(generation, at, bytes) };
-        if self.settings.excludes(line.stream) {
-            self.lane.drop_bytes(generation, DropReason::Filter, 1, at.end - at.start);
-            return Ok(());
-        }
+        let line = match self.split(generation, at, bytes) {
+            Split::Line(line) => line,
+            Split::Raw => return self.raw(generation, at, bytes),
+            Split::Done => return Ok(()),
+        };
         self.close(
             line.stream,
             Window { generation, source, offset: at.start, bytes },

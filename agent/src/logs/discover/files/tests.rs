@@ -16,6 +16,7 @@ use crate::cluster::Store;
 use crate::config::Config;
 use crate::logs::container::Inventory;
 use crate::logs::metrics::LogMetrics;
+use crate::logs::tail::Tail;
 use crate::wake::Wake;
 
 fn tree(root: &std::path::Path) -> Tree {
@@ -109,4 +110,26 @@ fn a_compressed_copy_is_known_by_a_first_line_that_came_after_the_opening() {
     fs::remove_file(&current).unwrap();
     tree.rescan();
     assert_eq!(container.generations().len(), 1, "the same file was taken for two");
+}
+
+#[test]
+fn a_file_that_was_truncated_and_rotated_keeps_its_place_before_the_newer_one() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("ns_pod_uid/app");
+    fs::create_dir_all(&directory).unwrap();
+    let (current, rotated) = (directory.join("0.log"), directory.join("0.log.20260101-000001"));
+    fs::write(&current, "2026-01-01T00:00:00Z stdout F first\n").unwrap();
+    let mut tree = tree(root.path());
+    tree.rescan();
+    let container = tree.discovery.inventory.containers().pop().unwrap();
+    let mut tail = Tail::new(container.clone(), 1);
+    tail.set_generations(container.generations());
+    fs::write(&current, "2026-01-01T00:00:01Z stdout P begun, \n").unwrap();
+    fs::rename(&current, &rotated).unwrap();
+    fs::write(&current, "2026-01-01T00:00:02Z stdout F and ended\n").unwrap();
+    tree.rescan();
+    // The reader has not yet seen what is newer.
+    tail.restart_truncated(&mut []);
+    let paths: Vec<_> = container.generations().iter().map(|generation| generation.path()).collect();
+    assert_eq!(paths, [rotated, current]);
 }

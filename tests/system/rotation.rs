@@ -1,5 +1,6 @@
 //! Files that are renamed, compressed, truncated, replaced: read on, each line once.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sidelight_tests::agent::Agent;
@@ -300,4 +301,27 @@ fn what_was_never_acknowledged_is_counted_as_well() {
     eventually("the loss is counted", || agent.metric("sidelight_log_source_bytes_dropped_total") > 0.0);
     let row = fault.survived_with_losses(&agent, &[(&server, "a", log.next)]);
     assert_eq!((row.tally.delivered, row.dropped("lost_unlinked")), (0, size), "{row:?}");
+}
+
+/// Scenario: the receiver stalls, and the memory is full; then another container begins to write.
+/// Guarantee: how much it has written is saved, although no reader has come to it yet: it could be lost any time.
+#[test]
+fn a_file_that_no_reader_has_come_to_is_in_the_checkpoints() {
+    let (node, server) = (Node::new(), ForwardServer::start());
+    server.faults().stall.store(true, Ordering::SeqCst);
+    let config = config(
+        &node,
+        &server,
+        "",
+        "      ack_timeout: 10m\n      chunk_bytes: 64KiB\n      compress: none\n",
+    )
+    .replace("workers: 2\n", "workers: 1\nmemory_budget: 1MiB\n");
+    let agent = Agent::start(BINARY, node.path(), &config);
+    node.container("full").lines(20_000, 500);
+    eventually("the memory is full", || agent.metric("sidelight_memory_used_bytes") > 900_000.0);
+    let mut log = node.container("new");
+    eventually("the empty file is open", || agent.api("/api/v1/files").to_string().contains("\"new\""));
+    log.lines(10, 100);
+    let size = std::fs::metadata(log.path()).unwrap().len();
+    eventually("its size is saved", || node.checkpoints().contains(&format!("\"size\":{size}")));
 }

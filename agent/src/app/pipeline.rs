@@ -46,7 +46,7 @@ pub(super) struct Pipeline {
     deliveries: JoinSet<()>,
     stop_deliveries: watch::Sender<Option<Instant>>,
     commits: Option<u64>,
-    /// Generations and the sum of their sizes when last looked at, while something was not acknowledged.
+    /// Generations with an identity and the sum of their sizes when last looked at, while something was not acknowledged.
     backlog: (usize, u64),
     backlog_seen: Instant,
     unaccounted: HashMap<usize, (u64, i64, u64, u64)>,
@@ -160,7 +160,8 @@ impl Pipeline {
     }
 
     /// Whether files have come or grown that a receiver has not acknowledged. If they are deleted while no agent runs,
-    /// what is lost is counted by the size that was saved.
+    /// what is lost is counted by the size that was saved. Without an identity they cannot be, and a reader that is
+    /// blocked has not come to them yet.
     fn backlog_has_grown(&mut self) -> bool {
         if self.backlog_seen.elapsed() < BACKLOG_INTERVAL {
             return false;
@@ -170,11 +171,12 @@ impl Pipeline {
         if generations.iter().all(|generation| generation.is_acknowledged()) {
             return false;
         }
-        let sizes = generations.iter().map(|generation| {
+        for generation in &generations {
+            generation.identify_by_file();
             generation.refresh();
-            generation.size()
-        });
-        let backlog = (generations.len(), sizes.sum());
+        }
+        let identified = generations.iter().filter(|generation| generation.identity().is_some());
+        let backlog = identified.fold((0, 0), |(count, sum), one| (count + 1, sum + one.size()));
         std::mem::replace(&mut self.backlog, backlog) != backlog
     }
 

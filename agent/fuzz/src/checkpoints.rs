@@ -74,11 +74,12 @@ fn position(Entries(entries): &Entries) -> Option<((String, String, u64, String)
     is_whole.then_some((key, fields.into()))
 }
 
-/// For some outputs, an offset for each of the two streams.
+/// For some outputs, an offset for each of the two streams and one for neither.
 fn are_offsets(streams: &Value) -> bool {
-    let is_pair =
-        |pair: &Value| pair.as_array().is_some_and(|pair| pair.len() == 2 && pair.iter().all(Value::is_u64));
-    streams.as_object().is_some_and(|streams| streams.values().all(is_pair))
+    let are_three = |offsets: &Value| {
+        offsets.as_array().is_some_and(|offsets| offsets.len() == 3 && offsets.iter().all(Value::is_u64))
+    };
+    streams.as_object().is_some_and(|streams| streams.values().all(are_three))
 }
 
 /// Every generation and every output that the file names is there, with every field.

@@ -83,7 +83,7 @@ pub struct SavedGeneration {
     pub size: u64,
     /// By output name, up to where every line is acknowledged.
     pub outputs: BTreeMap<String, u64>,
-    /// The same for each stream, where it is not the same for both.
+    /// For each stream and for lines of none, where that is not the same.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub streams: BTreeMap<String, Offsets>,
     #[serde(flatten)]
@@ -245,13 +245,13 @@ impl SavedGeneration {
         let identity = generation.identity()?;
         let Unknown { outputs: mut least, mut streams, fields: others } = generation.unknown().clone();
         for (index, name) in outputs.iter().enumerate() {
-            let [stdout, stderr] = generation.acked_by_stream(index);
-            if !generation.is_taken(index) && stdout.max(stderr) == 0 {
+            let (acked, by_stream) = (generation.acked(index), generation.acked_by_stream(index));
+            if !generation.is_taken(index) && by_stream == [0; 3] {
                 continue;
             }
-            least.insert(name.clone(), stdout.min(stderr));
-            if stdout != stderr {
-                streams.insert(name.clone(), [stdout, stderr]);
+            least.insert(name.clone(), acked);
+            if by_stream != [acked; 3] {
+                streams.insert(name.clone(), by_stream);
             }
         }
         let path = generation.container();
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn what_another_version_has_written_is_written_back() {
         let head = r#"{"sidelight_checkpoints":1,"outputs":["old"],"newer":[1]}"#;
-        let line = r#"{"namespace":"n","pod":"p","uid":"u","container":"c","restart":0,"first_line":"0","size":9,"outputs":{"old":7},"streams":{"old":[7,9]},"newer":{"a":null}}"#;
+        let line = r#"{"namespace":"n","pod":"p","uid":"u","container":"c","restart":0,"first_line":"0","size":9,"outputs":{"old":7},"streams":{"old":[7,9,9]},"newer":{"a":null}}"#;
         let mut file = format!("{head}\n{line}\n").into_bytes();
         let foot = Foot { generations: 1, crc32: crc32fast::hash(&file) };
         push_line(&mut file, &foot);

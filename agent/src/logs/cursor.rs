@@ -42,9 +42,10 @@ impl Cursor {
     pub(super) fn watermark(&self, generation: &Arc<Generation>, read: u64) -> Offsets {
         let skipping = self.skipping.iter().find(|(skipped, _)| Arc::ptr_eq(skipped, generation));
         let taken = skipping.map_or(read, |(_, start)| read.min(*start));
-        self.open.each_ref().map(|open| {
+        let [stdout, stderr] = self.open.each_ref().map(|open| {
             open.as_ref().and_then(|open| open.start_in(generation)).map_or(taken, |start| taken.min(start))
-        })
+        });
+        [stdout, stderr, taken]
     }
 
     /// Whether the line that starts here is to be sent raw.

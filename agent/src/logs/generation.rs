@@ -15,9 +15,9 @@ use crate::logs::layout::{ContainerPath, LogName};
 use crate::logs::source::Source;
 use crate::logs::split::Stream;
 
-/// An offset for each stream. They differ while a record is open on one of them: all that is read again from its start
-/// on, after a restart, is what the receiver does not have.
-pub type Offsets = [u64; 2];
+/// An offset for each stream, and one for lines without a head, which are of none. They differ while a record is open: all
+/// that is read again from its start on, after a restart, is what the receiver does not have.
+pub type Offsets = [u64; 3];
 
 /// One generation, shared by discovery, its reader, the deliveries and the checkpoints. Offsets are in uncompressed
 /// bytes.
@@ -54,8 +54,7 @@ struct Position {
     read: AtomicU64,
     /// Up to where bytes were counted as read: what is read again is not counted twice.
     counted: AtomicU64,
-    /// By stream.
-    acked: [AtomicU64; 2],
+    acked: [AtomicU64; 3],
     /// Seconds since the epoch of the newest record read; 0: none.
     last_record: AtomicI64,
 }
@@ -307,24 +306,22 @@ impl Generation {
     /// Up to where an output's receiver has acknowledged the lines of each stream.
     pub fn acked_by_stream(&self, output: usize) -> Offsets {
         let load = |acked: &AtomicU64| acked.load(Ordering::Acquire);
-        self.positions.get(output).map_or([0; 2], |position| position.acked.each_ref().map(load))
+        self.positions.get(output).map_or([0; 3], |position| position.acked.each_ref().map(load))
     }
 
     /// Up to where an output's receiver has acknowledged every line.
     pub fn acked(&self, output: usize) -> u64 {
-        let [stdout, stderr] = self.acked_by_stream(output);
-        stdout.min(stderr)
+        self.acked_by_stream(output).into_iter().fold(u64::MAX, u64::min)
     }
 
-    /// Whether an output's receiver has acknowledged the line that starts here. One without a head is of no stream: it
-    /// was sent when it was read.
+    /// Whether an output's receiver has acknowledged the line of a stream, or of none, that starts here.
     pub fn is_acked(&self, output: usize, stream: Option<Stream>, start: u64) -> bool {
-        let [stdout, stderr] = self.acked_by_stream(output);
+        let [stdout, stderr, headless] = self.acked_by_stream(output);
         start
             < match stream {
                 Some(Stream::Stdout) => stdout,
                 Some(Stream::Stderr) => stderr,
-                None => stdout.max(stderr),
+                None => headless,
             }
     }
 

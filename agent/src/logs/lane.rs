@@ -152,7 +152,7 @@ impl Lane {
             "a line is dropped as poison");
         self.drop_bytes(generation, DropReason::Poison, 1, end - start);
         generation.set_read(self.output, end);
-        self.advance(generation, [end; 2]);
+        self.advance(generation, [end; 3]);
     }
 
     /// Source bytes of the records in the open chunk.

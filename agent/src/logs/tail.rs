@@ -159,6 +159,6 @@ fn drop_rest(generation: &Arc<Generation>, cursors: &mut [Cursor], lanes: &mut [
         generation.set_read(lane.output, generation.size());
         lane.account.read(generation.count_read(lane.output));
         lane.drop_bytes(generation, reason, 0, unread);
-        lane.advance(generation, [generation.size(); 2]);
+        lane.advance(generation, [generation.size(); 3]);
     }
 }

@@ -127,9 +127,9 @@ impl Tree {
                         ReadFrom::End => start::at_end(generation),
                         ReadFrom::Since(age) => start::since(generation, age),
                     };
-                    [start; 2]
+                    [start; 3]
                 }
-                None => [0; 2],
+                None => [0; 3],
             };
             generation.resume(index, offsets);
         }

@@ -23,9 +23,7 @@ impl Tree {
         let outputs = &self.discovery.config.logs.outputs;
         for lost in missing {
             for output in outputs {
-                let unread = lost
-                    .offsets(&output.name)
-                    .map(|[stdout, stderr]| lost.size.saturating_sub(stdout.min(stderr)));
+                let unread = lost.outputs.get(&output.name).map(|acked| lost.size.saturating_sub(*acked));
                 let Some(bytes) = unread.filter(|bytes| *bytes > 0) else { continue };
                 tracing::warn!(
                     output = output.name,

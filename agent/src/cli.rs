@@ -4,6 +4,7 @@ mod ask;
 mod table;
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::app::{self, Start};
 use crate::config::Config;
 use crate::config::section::{format_size, parse_duration};
 use crate::demo;
+use crate::metrics::exposition::{self, Dialect};
 
 /// Observability agent for Rust services on Kubernetes.
 #[derive(Parser)]
@@ -54,6 +56,12 @@ enum Command {
     Files(Ask),
     /// Lists the outputs and what became of the bytes they read.
     Outputs(Ask),
+    /// Reads a page of metrics from standard input, strictly: says nothing if it is right, else where it is not.
+    ParseMetrics {
+        /// How the page is written; without it, a page that ends with `# EOF` is OpenMetrics.
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<MetricsFormat>,
+    },
     /// Says why a pod's logs arrive, or do not.
     Explain {
         /// NAMESPACE/NAME
@@ -71,6 +79,14 @@ struct Ask {
     /// The form of the answer.
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Form,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MetricsFormat {
+    /// Prometheus's text format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.
+    Openmetrics,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -94,6 +110,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo { duration } => demo::run(duration).unwrap_or_else(|error| failed(&error)),
         Command::Agent { config, grace_period, log_format } => agent(config, grace_period, log_format),
         Command::Check { file } => check(&file),
+        Command::ParseMetrics { format } => parse_metrics(format),
         Command::Files(ask) => ask::files(&ask.admin, ask.output),
         Command::Outputs(ask) => ask::outputs(&ask.admin, ask.output),
         Command::Explain { pod, ask } => ask::explain(&ask.admin, &pod, ask.output),
@@ -124,6 +141,26 @@ fn check(file: &std::path::Path) -> u8 {
     }
     report.push_str(&format!("{:>10}  sum\n", format_size(needs.iter().map(|(_, bytes)| bytes).sum())));
     print(&report)
+}
+
+fn parse_metrics(format: Option<MetricsFormat>) -> u8 {
+    let mut page = Vec::new();
+    if let Err(error) = std::io::stdin().lock().read_to_end(&mut page) {
+        say(&format!("cannot read standard input: {error}"));
+        return exit::NEGATIVE;
+    }
+    let dialect = match format {
+        Some(MetricsFormat::Text) => Dialect::Text,
+        Some(MetricsFormat::Openmetrics) => Dialect::OpenMetrics,
+        None => Dialect::of_page(&page),
+    };
+    match exposition::check(&page, dialect) {
+        Ok(()) => exit::SUCCESS,
+        Err(fault) => {
+            say(&fault.to_string());
+            exit::NEGATIVE
+        }
+    }
 }
 
 /// All mistakes, one a line.

@@ -15,4 +15,5 @@ pub mod config;
 pub mod delivery;
 pub mod demo;
 pub mod logs;
+pub mod metrics;
 pub mod wake;

@@ -1,6 +1,7 @@
 //! The commands: what they print and how they exit.
 
-use std::process::{Command, Output};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
 
 use sidelight_tests::eventually;
 use sidelight_tests::forward_server::ForwardServer;
@@ -79,6 +80,32 @@ fn files_outputs_and_explain_answer_in_tables_and_in_json() {
     assert!(code == Some(0) && why.contains("ns/web: collected") && why.contains("tag kube.ns"), "{why}");
     assert_eq!(ask(&["explain", "ns/none"]).0, Some(1));
     assert_eq!(sidelight(&["files", "--admin", "http://127.0.0.1:1"]).status.code(), Some(69));
+}
+
+/// Scenario: pages of metrics on standard input.
+/// Guarantee: 0 and silence for a page that is right; 1, with line and reason, for one that is not.
+#[test]
+fn parse_metrics_says_where_a_page_is_wrong() {
+    let parse = |arguments: &[&str], page: &str| {
+        let mut child = Command::new(BINARY)
+            .arg("parse-metrics")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let silence = (Some(0), String::new());
+    assert_eq!(parse(&["--format", "text"], "# a comment\na{b=\"c\"}  1 1395066363000\n"), silence);
+    assert_eq!(parse(&["--format", "openmetrics"], "# TYPE a counter\na_total 1\n# EOF\n"), silence);
+    assert_eq!(parse(&[], "# TYPE a info\na_info 1\n# EOF"), silence);
+    let (code, why) = parse(&[], "# TYPE a counter\na_total -1\n# EOF\n");
+    assert_eq!((code, why.as_str()), (Some(1), "line 2: what counts is neither negative nor NaN\n"));
+    let (code, why) = parse(&[], "a 1\na{b=c} 1\n");
+    assert_eq!((code, why.as_str()), (Some(1), "line 2, column 5: the value of a label stands in quotes\n"));
 }
 
 #[test]

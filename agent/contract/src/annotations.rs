@@ -1,15 +1,17 @@
 //! The annotations that a pod may carry, their values and their limits. Whether a value is *used* is for the caller to say; here nothing is
 //! compiled, opened or fetched.
 //!
-//! A new annotation begins in [`KEYS`], gets its value in `logs.rs`, and is checked in `problems.rs`.
+//! A new annotation begins in [`KEYS`], gets its value in `logs.rs` or `metrics.rs`, and is checked in `problems.rs`.
 
 mod allow;
 mod logs;
+mod metrics;
 mod others;
 mod problems;
 
 pub use allow::{Allow, DEFAULT_ALLOW};
 pub use logs::{LogAnnotations, MAX_REGEX_BYTES, MAX_REGEXES, Multiline, Parse, Redaction, log_annotations};
+pub use metrics::{MAX_PATH_BYTES, MAX_PORTS, MetricAnnotations, Port, Scheme, metric_annotations};
 pub use others::{Exclusion, excluded_by_others};
 pub use problems::{Problem, problems};
 
@@ -136,6 +138,10 @@ fn nearest_name(unknown: &str) -> String {
         },
     );
     suffixed.unwrap_or_else(|| whole.to_owned())
+}
+
+fn not_allowed(value: &str, allowed: &str) -> String {
+    format!("{} is not allowed; it must be {allowed}", shown(value))
 }
 
 /// A value for a message: of tenants' making, so escaped and not long.

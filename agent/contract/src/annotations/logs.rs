@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Allow, Name, PREFIX, shown};
+use super::{Allow, Name, PREFIX, not_allowed, shown};
 use crate::nearest::misspelled;
 
 /// The longest regex that a pod may bring, in bytes.
@@ -171,10 +171,6 @@ fn check_regex(regex: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
-}
-
-fn not_allowed(value: &str, allowed: &str) -> String {
-    format!("{} is not allowed; it must be {allowed}", shown(value))
 }
 
 // === impl LogAnnotations ===

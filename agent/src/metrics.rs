@@ -1,0 +1,3 @@
+//! The way of a sample.
+
+pub mod exposition;

@@ -1,0 +1,82 @@
+//! Pages of metrics, as exporters serve them: Prometheus's text format 0.0.4 and OpenMetrics 1.0.
+//!
+//! A page is read line by line, in two steps. [`Line::read`] finds the parts of a line and copies nothing; of a sample, the
+//! bytes of its series are one part. [`Series::read`] takes those apart, which is needed only where they are new. Both are
+//! lenient where exporters are known to be careless and nothing can be misunderstood; [`check`] is not.
+
+mod check;
+mod line;
+mod number;
+mod series;
+
+use std::fmt;
+
+pub use check::check;
+pub use line::{Exemplar, Kind, Line, Sample};
+pub use series::{Label, Series};
+
+/// How a page is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Prometheus's text format 0.0.4: tokens stand apart by any number of blanks, times are milliseconds.
+    Text,
+    /// OpenMetrics 1.0: tokens stand apart by one space, times are seconds, the page ends with `# EOF`.
+    OpenMetrics,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Byte of the line, from 0.
+    pub at: usize,
+    /// What is wrong there.
+    pub what: &'static str,
+}
+
+/// What is wrong with a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageFault {
+    /// The line, from 1.
+    pub line: usize,
+    /// The byte of the line, from 1; none where it is not one place.
+    pub column: Option<usize>,
+    /// What is wrong there.
+    pub what: String,
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    /// The dialect of a page, whatever its content type says: Rust exporters are known to leave that out.
+    pub fn of_page(page: &[u8]) -> Self {
+        if page.trim_ascii_end().ends_with(b"\n# EOF") || page.trim_ascii_end() == b"# EOF" {
+            Dialect::OpenMetrics
+        } else {
+            Dialect::Text
+        }
+    }
+}
+
+// === impl Fault ===
+
+impl Fault {
+    fn new(at: usize, what: &'static str) -> Self {
+        Fault { at, what }
+    }
+
+    /// The same of a part that begins at `start`.
+    fn behind(self, start: usize) -> Self {
+        Fault { at: start + self.at, ..self }
+    }
+}
+
+// === impl PageFault ===
+
+impl fmt::Display for PageFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.column {
+            Some(column) => write!(f, "line {}, column {column}: {}", self.line, self.what),
+            None => write!(f, "line {}: {}", self.line, self.what),
+        }
+    }
+}

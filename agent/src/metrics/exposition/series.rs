@@ -1,0 +1,247 @@
+//! What identifies a time series: name and labels.
+
+use std::borrow::Cow;
+
+use super::{Dialect, Fault};
+
+/// Name and value.
+pub type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// A series taken apart. Quotes and escapes are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Series<'a> {
+    /// The name.
+    pub name: Cow<'a, str>,
+    /// Names and values, in the order of the page; no name stands twice.
+    pub labels: Vec<Label<'a>>,
+}
+
+/// A place in a series.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    dialect: Dialect,
+}
+
+// === impl Series ===
+
+impl<'a> Series<'a> {
+    /// Reads what [`super::Sample::series`] gives: `name`, `name{label="value"}`, or `{"name",label="value"}`, where a name
+    /// in quotes may have any characters.
+    ///
+    /// # Errors
+    /// The first thing that is wrong; offsets are from the first byte of the series.
+    pub fn read(bytes: &'a [u8], dialect: Dialect) -> Result<Self, Fault> {
+        let mut reader = Reader { bytes, at: 0, dialect };
+        let mut name = None;
+        if reader.peek() != Some(b'{') {
+            name = Some(reader.bare_name(is_metric_start, is_metric_start)?);
+            reader.skip_blanks();
+        }
+        let labels = if reader.at == bytes.len() { Vec::new() } else { reader.labels(&mut name)? };
+        let name = name.ok_or(Fault::new(0, "the series has no name"))?;
+        Ok(Series { name, labels })
+    }
+
+    /// Reads labels in braces, as an exemplar has them.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn read_labels(bytes: &'a [u8], dialect: Dialect) -> Result<Vec<Label<'a>>, Fault> {
+        // A name in quotes would stand for the metric, and there is none here.
+        Reader { bytes, at: 0, dialect }.labels(&mut Some(Cow::Borrowed("")))
+    }
+
+    /// The value of a label.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(label, _)| label == name).map(|(_, value)| value.as_ref())
+    }
+}
+
+/// A name, without its quotes if it has them.
+///
+/// # Errors
+/// It is empty, or has characters that need quotes.
+pub(super) fn metric_name(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
+    let mut reader = Reader { bytes, at: 0, dialect: Dialect::OpenMetrics };
+    let name = match reader.peek() {
+        Some(b'"') => reader.quoted()?,
+        _ => reader.bare_name(is_metric_start, is_metric_start)?,
+    };
+    if reader.at < bytes.len() {
+        reader.fault("a name that is not in quotes cannot have this")
+    } else {
+        Ok(name)
+    }
+}
+
+fn is_metric_start(byte: u8) -> bool {
+    is_label_start(byte) || byte == b':'
+}
+
+fn is_label_start(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_'
+}
+
+// === impl Reader ===
+
+impl<'a> Reader<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn fault<T>(&self, what: &'static str) -> Result<T, Fault> {
+        Err(Fault::new(self.at, what))
+    }
+
+    /// Only the text format has blanks between the parts of a series.
+    fn skip_blanks(&mut self) {
+        while self.dialect == Dialect::Text && matches!(self.peek(), Some(b' ' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    /// A name without quotes: its first byte is a `start`, each other one a `next` or a digit.
+    fn bare_name(&mut self, start: fn(u8) -> bool, next: fn(u8) -> bool) -> Result<Cow<'a, str>, Fault> {
+        let rest = &self.bytes[self.at..];
+        if !rest.first().is_some_and(|byte| start(*byte)) {
+            return self.fault("a name begins with a letter or an underscore, or stands in quotes");
+        }
+        let length =
+            rest.iter().position(|byte| !next(*byte) && !byte.is_ascii_digit()).unwrap_or(rest.len());
+        self.at += length;
+        Ok(String::from_utf8_lossy(&rest[..length]))
+    }
+
+    /// Labels in braces. A name in quotes without a value is that of the metric.
+    fn labels(&mut self, name: &mut Option<Cow<'a, str>>) -> Result<Vec<Label<'a>>, Fault> {
+        self.expect(b'{', "a brace is expected here")?;
+        let mut labels: Vec<Label<'a>> = Vec::new();
+        loop {
+            self.skip_blanks();
+            if self.peek() == Some(b'}') && (self.dialect == Dialect::Text || self.bytes[self.at - 1] == b'{')
+            {
+                break;
+            }
+            let start = self.at;
+            let is_quoted = self.peek() == Some(b'"');
+            let label =
+                if is_quoted { self.quoted()? } else { self.bare_name(is_label_start, is_label_start)? };
+            self.skip_blanks();
+            if self.peek() == Some(b'=') {
+                self.at += 1;
+                self.skip_blanks();
+                if self.peek() != Some(b'"') {
+                    return self.fault("the value of a label stands in quotes");
+                }
+                let value = self.quoted()?;
+                if labels.iter().any(|(other, _)| *other == label) {
+                    return Err(Fault::new(start, "a label stands twice"));
+                }
+                labels.push((label, value));
+            } else if is_quoted && name.is_none() {
+                *name = Some(label);
+            } else {
+                return self.fault("a label has a value behind =");
+            }
+            self.skip_blanks();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => break,
+                // As Prometheus reads it.
+                Some(_) if self.dialect == Dialect::Text => {}
+                _ => return self.fault("a comma or a brace is expected here"),
+            }
+        }
+        self.at += 1;
+        if self.at < self.bytes.len() { self.fault("a space is expected here") } else { Ok(labels) }
+    }
+
+    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Fault> {
+        if self.peek() != Some(byte) {
+            return self.fault(what);
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// A text in quotes, without them and its escapes: `\\`, `\"`, `\n`. Any other backslash stands for itself.
+    fn quoted(&mut self) -> Result<Cow<'a, str>, Fault> {
+        let start = self.at;
+        self.at += 1;
+        let mut has_escapes = false;
+        loop {
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    has_escapes = true;
+                    self.at += 2;
+                }
+                Some(_) => self.at += 1,
+                None => return Err(Fault::new(start, "a quotation mark is not closed")),
+            }
+        }
+        let Ok(text) = std::str::from_utf8(&self.bytes[start + 1..self.at]) else {
+            return Err(Fault::new(start, "this is no UTF-8"));
+        };
+        self.at += 1;
+        Ok(if has_escapes { Cow::Owned(unescape(text)) } else { Cow::Borrowed(text) })
+    }
+}
+
+/// A text without its escapes.
+pub(super) fn unescape(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(character) = rest.next() {
+        let next = rest.as_str().chars().next();
+        match (character, next) {
+            ('\\', Some('n')) => plain.push('\n'),
+            ('\\', Some(escaped @ ('\\' | '"'))) => plain.push(escaped),
+            _ => {
+                plain.push(character);
+                continue;
+            }
+        }
+        rest.next();
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_without_quotes_and_escapes() {
+        let read = |bytes: &'static str, dialect| Series::read(bytes.as_bytes(), dialect).unwrap();
+        let series = read(r#"a:b{c="\\ \" \n \t é",_d=""}"#, Dialect::OpenMetrics);
+        assert_eq!(series.name, "a:b");
+        assert_eq!(series.labels, [("c".into(), "\\ \" \n \\t é".into()), ("_d".into(), "".into())]);
+        assert_eq!(series.label("_d"), Some(""));
+        let series = read("{ \"a.b \\\"c\\\"\" , \"d.e\" = \"f\" , }", Dialect::Text);
+        assert_eq!((series.name.as_ref(), series.label("d.e")), ("a.b \"c\"", Some("f")));
+        assert_eq!(read("a{}", Dialect::OpenMetrics), read("a", Dialect::OpenMetrics));
+    }
+
+    #[test]
+    fn a_wrong_series_is_told_with_its_place() {
+        for (bytes, at) in [
+            (&b"0a"[..], 0),
+            (b"a.b", 1),
+            (b"a{1=\"1\"}", 2),
+            (b"a{a=1}", 4),
+            (b"a{a}", 3),
+            (b"a{a=\"1\"b=\"2\"}", 7),
+            (b"a{a=\"1\",,b=\"2\"}", 8),
+            (b"a{a=\"1\",}", 8),
+            (b"a{a=\"1\",a=\"2\"}", 8),
+            (b"a{\"b\"}", 5),
+            (b"{a=\"1\"}", 0),
+            (b"a{a=\"\xff\"}", 4),
+        ] {
+            let fault = Series::read(bytes, Dialect::OpenMetrics).unwrap_err();
+            assert_eq!(fault.at, at, "{}: {}", String::from_utf8_lossy(bytes), fault.what);
+        }
+    }
+}

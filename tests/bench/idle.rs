@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::node::Node;
 use crate::subject::Agent;
@@ -52,18 +52,13 @@ pub(crate) fn run(agent: &Path, options: &Options) -> anyhow::Result<()> {
         run.wait_for(files * LINES)?;
         run.settle(SETTLE)?;
         let before = run.process.activity()?;
-        let begun = Instant::now();
         run.settle(Duration::from_secs(options.seconds))?;
-        let after = run.process.activity()?;
-        let seconds = begun.elapsed().as_secs_f64();
+        let rates = run.process.activity()?.since(&before);
         let memory = run.process.memory()?;
         let (calls, most) = system_calls(run.process.id(), options.seconds)?;
         println!(
             "| {title} | {:.5} | {:.1} | {:.1} | {:.1} | {calls} | {most} |",
-            (after.cpu - before.cpu) / seconds,
-            memory.rss,
-            memory.anon,
-            (after.switches - before.switches) as f64 / seconds,
+            rates.cores, memory.rss, memory.anon, rates.switches,
         );
     }
     peers::print_notes(subjects.iter().map(|(_, subject)| subject));

@@ -1,7 +1,7 @@
 //! What a given load takes, and how long a line is on its way.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::ensure;
 
@@ -68,11 +68,10 @@ fn measure(title: &str, subject: &Subject, options: &Options) -> anyhow::Result<
     writer::write_at(&mut writers, options.rate, WARM_UP)?;
     run.receivers[0].tally.take_ages();
     let (before, own) = (run.process.activity()?, Activity::own()?);
-    let begun = Instant::now();
     let reached = writer::write_at(&mut writers, options.rate, Duration::from_secs(options.seconds))?;
     ensure!(reached > 0.95 * options.rate as f64, "the writer reached only {reached:.0} lines/s");
-    let seconds = begun.elapsed().as_secs_f64();
-    let (after, own_after) = (run.process.activity()?, Activity::own()?);
+    let rates = run.process.activity()?.since(&before);
+    let own = Activity::own()?.since(&own);
     run.wait_for(writer::written(&writers))?;
     let mut ages = run.receivers[0].tally.take_ages();
     ages.sort_by(f64::total_cmp);
@@ -80,13 +79,13 @@ fn measure(title: &str, subject: &Subject, options: &Options) -> anyhow::Result<
     let age = |share| quantile(&ages, share).map_or("–".to_owned(), |age| format!("{:.0}", age * 1e3));
     println!(
         "| {title} | {:.4} | {:.1} | {:.1} | {:.0} | {} | {} | {:.2} |",
-        (after.cpu - before.cpu) / seconds,
+        rates.cores,
         memory.peak_rss,
         memory.anon,
-        (after.switches - before.switches) as f64 / seconds,
+        rates.switches,
         age(0.5),
         age(0.99),
-        (own_after.cpu - own.cpu) / seconds,
+        own.cores,
     );
     Ok(())
 }

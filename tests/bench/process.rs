@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::process::{Child, Command};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
@@ -30,13 +31,23 @@ pub(crate) struct Cost {
     pub(crate) anon: u64,
 }
 
-/// What the threads of a process have done, for differences that are too small for ticks.
+/// What the threads of a process have done so far, for differences that are too small for ticks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Activity {
+    at: Instant,
     /// Seconds on a CPU.
-    pub(crate) cpu: f64,
+    cpu: f64,
     /// Context switches, voluntary or not.
-    pub(crate) switches: u64,
+    switches: u64,
+}
+
+/// What they do in a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rates {
+    /// Seconds on a CPU.
+    pub(crate) cores: f64,
+    /// Context switches, voluntary or not.
+    pub(crate) switches: f64,
 }
 
 /// What a process has in memory, in MiB.
@@ -166,9 +177,18 @@ impl Activity {
         Self::of_process("self")
     }
 
+    /// Between an earlier moment and this one.
+    pub(crate) fn since(&self, before: &Activity) -> Rates {
+        let seconds = (self.at - before.at).as_secs_f64();
+        Rates {
+            cores: (self.cpu - before.cpu) / seconds,
+            switches: (self.switches - before.switches) as f64 / seconds,
+        }
+    }
+
     /// Threads that have ended do not count.
     fn of_process(id: &str) -> anyhow::Result<Self> {
-        let mut activity = Activity { cpu: 0.0, switches: 0 };
+        let mut activity = Activity { at: Instant::now(), cpu: 0.0, switches: 0 };
         for thread in fs::read_dir(format!("/proc/{id}/task"))? {
             let thread = thread?.path();
             let Ok(schedstat) = fs::read_to_string(thread.join("schedstat")) else { continue };

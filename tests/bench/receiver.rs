@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::tally::{Look, Tally};
@@ -73,23 +74,25 @@ fn listen(
     tally: &Arc<Tally>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let mut connections = Vec::new();
+    let mut connections: Vec<(TcpStream, JoinHandle<()>)> = Vec::new();
     while !away.load(Ordering::Relaxed) {
         let Ok((stream, _)) = listener.accept() else {
             std::thread::sleep(LISTEN);
             continue;
         };
-        connections.push(stream.try_clone()?);
-        let tally = tally.clone();
-        std::thread::spawn(move || match serve(&stream, protocol, &tally) {
+        let (ours, tally) = (stream.try_clone()?, tally.clone());
+        let serving = std::thread::spawn(move || match serve(&stream, protocol, &tally) {
             Err(error) if matches!(error.kind(), ErrorKind::Other | ErrorKind::InvalidData) => {
                 tally.broken(&error)
             }
             // A connection may end at any time.
             _ => {}
         });
+        // There are programs that open one for every chunk.
+        connections.retain(|(_, serving)| !serving.is_finished());
+        connections.push((ours, serving));
     }
-    for connection in connections {
+    for (connection, _) in connections {
         let _ = connection.shutdown(Shutdown::Both);
     }
     Ok(())

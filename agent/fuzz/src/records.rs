@@ -3,6 +3,7 @@
 mod file;
 mod model;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
@@ -47,8 +48,8 @@ struct Seen {
 
 /// The first two bytes choose the settings and the pieces in which the file grows, the others are the file.
 ///
-/// However it grows and wherever its chunks end, over however many files it goes and wherever the agent begins anew, its
-/// records are the same, those of a model that keeps bytes where the agent
+/// However it grows and wherever its chunks end, over however many files it goes, wherever the agent begins anew and whatever
+/// was acknowledged by then, its records are the same, those of a model that keeps bytes where the agent
 /// keeps ranges; both encodings say the same; and every byte is counted twice, as read and as delivered or dropped.
 pub fn records(data: &[u8]) {
     let [choice, piece, rest @ ..] = data else { return };
@@ -59,10 +60,12 @@ pub fn records(data: &[u8]) {
     let in_pieces =
         read(pieces.iter().map(Vec::as_slice), Pod::new(config, Forward::default(), 2 << 10)).unpacked();
     assert_eq!(encoded, in_pieces, "a file that grows in {} pieces", pieces.len());
-    let restarted =
-        read_files(&whole, pieces.first().map_or(0, Vec::len), Pod::new(config, Forward::default(), 2 << 10))
-            .unpacked();
+    let size = pieces.first().map_or(0, Vec::len);
+    let restarted = read_files(&whole, size, Pod::new(config, Forward::default(), 2 << 10)).unpacked();
     assert_eq!(texts(&encoded), texts(&restarted), "several files, and a restart behind each");
+    let losing = Pod::new(config, Forward::default(), 2 << 10).losing(crc32fast::hash(data).into());
+    let losing = read_files(&whole, size, losing).unpacked();
+    assert_eq!(set(&encoded), set(&losing), "the same, and chunks or their acknowledgements get lost");
     let mut printed = read(pieces.iter().map(Vec::as_slice), Pod::new(config, JsonLines, 2 << 10)).printed();
     // The one record whose time is printed and not packed.
     let times: Vec<_> =
@@ -109,6 +112,11 @@ fn read_files<F: Format>(mut bytes: &[u8], size: usize, mut pod: Pod<F>) -> Arri
 /// What records say but for the time: a line without one has that of the line before, which a restart does not know.
 fn texts(records: &[Record]) -> Vec<&Value> {
     records.iter().map(|record| &record.fields).collect()
+}
+
+/// The same, in any order and however often.
+fn set(records: &[Record]) -> BTreeSet<String> {
+    records.iter().map(|record| record.fields.to_string()).collect()
 }
 
 /// The pieces of `piece` bytes each, with what [`LONG`] stands for.

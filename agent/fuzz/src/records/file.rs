@@ -54,6 +54,7 @@ pub(super) struct Pod<F> {
     account: Arc<OutputAccount>,
     metrics: LogMetrics,
     lane: Lane,
+    chunk_bytes: usize,
     delivery: Receiver<Chunk>,
     encoder: RecordEncoder<F>,
     cursor: Cursor,
@@ -64,8 +65,12 @@ pub(super) struct Pod<F> {
     /// Bytes in all files, and whether some of them were read again.
     written: u64,
     restarted: bool,
+    chance: Option<Chance>,
     arrived: Arrived,
 }
+
+/// Decides what becomes of chunks (xorshift64).
+struct Chance(u64);
 
 // === impl Pod ===
 
@@ -76,8 +81,7 @@ impl<F: Format> Pod<F> {
         let accounts = Accounts::register(&registry).expect("an empty registry");
         let metrics = LogMetrics::register(&registry).expect("an empty registry");
         let account = accounts.output("forward");
-        let (chunks, delivery) = channel(2);
-        let share = Share::new(2 * chunk_bytes, chunk_bytes, Vec::new());
+        let (lane, delivery) = lane(chunk_bytes, &account);
         let namespace_account = accounts.namespace("ns");
         let container =
             Container::new(Arc::new(path()), "/none".into(), namespace_account, self::settings(config));
@@ -85,7 +89,8 @@ impl<F: Format> Pod<F> {
             container,
             settings: settings(config),
             accounts,
-            lane: Lane::new(0, Compression::None, chunks, share, account.clone()),
+            lane,
+            chunk_bytes,
             account,
             metrics,
             delivery,
@@ -97,10 +102,17 @@ impl<F: Format> Pod<F> {
             file: memory(),
             written: 0,
             restarted: false,
+            chance: None,
             arrived: Arrived::default(),
         };
         pod.rotate();
         pod
+    }
+
+    /// From now on, chunks get lost, or their acknowledgements, until the last file is read.
+    pub(super) fn losing(mut self, seed: u64) -> Self {
+        self.chance = Some(Chance(seed | 1));
+        self
     }
 
     /// Begins another file.
@@ -128,6 +140,7 @@ impl<F: Format> Pod<F> {
     pub(super) fn restart(&mut self) {
         self.restarted = true;
         self.cursor = Cursor::default();
+        (self.lane, self.delivery) = lane(self.chunk_bytes, &self.account);
         self.account.begin();
         for generation in &mut self.generations {
             let again = generation.for_outputs(1);
@@ -138,6 +151,9 @@ impl<F: Format> Pod<F> {
 
     /// Reads what is left, when nobody will write any more.
     pub(super) fn finish(mut self) -> Arrived {
+        if self.chance.take().is_some() {
+            self.restart();
+        }
         self.container.set_gone(true);
         self.sweep(true);
         self.all_is_counted();
@@ -160,7 +176,7 @@ impl<F: Format> Pod<F> {
             .run(&self.generations, &mut self.buffers);
             self.account.read(self.generations.iter().map(|generation| generation.count_read(0)).sum());
             self.lane.close();
-            let taken = self.arrived.take(&mut self.delivery);
+            let taken = self.arrived.take(&mut self.delivery, &mut self.chance);
             assert!(taken || outcome != Outcome::Blocked, "blocked, and nothing is under way");
             if outcome == Outcome::End {
                 break;
@@ -182,6 +198,23 @@ impl<F: Format> Pod<F> {
     }
 }
 
+fn lane(chunk_bytes: usize, account: &Arc<OutputAccount>) -> (Lane, Receiver<Chunk>) {
+    let (chunks, delivery) = channel(2);
+    let share = Share::new(2 * chunk_bytes, chunk_bytes, Vec::new());
+    (Lane::new(0, Compression::None, chunks, share, account.clone()), delivery)
+}
+
+// === impl Chance ===
+
+impl Chance {
+    fn one_in(&mut self, of: u64) -> bool {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.is_multiple_of(of)
+    }
+}
+
 fn memory() -> File {
     File::from(rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::CLOEXEC).expect("memory"))
 }
@@ -189,15 +222,22 @@ fn memory() -> File {
 // === impl Arrived ===
 
 impl Arrived {
-    /// Takes and acknowledges what is under way; false when there is nothing.
-    fn take(&mut self, delivery: &mut Receiver<Chunk>) -> bool {
-        let before = self.0.len();
+    /// Takes and acknowledges what is under way, but for what `chance` takes away; false when there is nothing.
+    fn take(&mut self, delivery: &mut Receiver<Chunk>, chance: &mut Option<Chance>) -> bool {
+        let mut any = false;
         while let Ok(chunk) = delivery.try_recv() {
+            any = true;
+            let mut is_lost = || chance.as_mut().is_some_and(|chance| chance.one_in(4));
+            if is_lost() {
+                continue;
+            }
             let ends = chunk.marks.iter().map(|mark| mark.end as usize).collect();
             self.0.push((chunk.entries.clone(), ends));
-            chunk.settle(&[]);
+            if !is_lost() {
+                chunk.settle(&[]);
+            }
         }
-        self.0.len() > before
+        any
     }
 
     /// The bytes of each record.

@@ -31,14 +31,15 @@ impl Tree {
     ///
     /// Between the listing and the opening, the kubelet may have rotated: then a name is another file's, or nobody's. What
     /// is newer must not be read before it, since lines are joined across files in their order: nothing more is opened
-    /// until the directory is listed again, for which that change is the event.
+    /// until the directory is listed again, for which that change is the event. The same while there is no descriptor
+    /// left. A file that cannot be opened at all is passed over, and what comes next is behind a gap.
     pub(super) fn update_generations(
         &mut self,
         container: &Arc<Container>,
         files: Vec<Listed>,
     ) -> Option<String> {
         let mut problem = None;
-        let mut outdated = false;
+        let (mut outdated, mut skipped) = (false, false);
         let mut generations = container.generations();
         let known = generations.len();
         let mut listed = vec![false; known];
@@ -52,16 +53,21 @@ impl Tree {
                         generations.iter().for_each(|known| known.identify_by_file());
                         found = same_file(&generations, &opened);
                         if found.is_none() {
+                            if std::mem::take(&mut skipped) {
+                                opened.set_behind_gap();
+                            }
                             self.set_start(&opened);
                             generations.push(Arc::new(opened));
                         }
                     }
                     Err(error) => {
                         self.incomplete = true;
-                        self.starved |= error.raw_os_error() == Some(Errno::MFILE.raw_os_error());
-                        match error.kind() {
-                            io::ErrorKind::NotFound => outdated = true,
-                            _ => problem = Some(format!("cannot open {}: {error}", path.display())),
+                        let starved = error.raw_os_error() == Some(Errno::MFILE.raw_os_error());
+                        self.starved |= starved;
+                        outdated = starved || error.kind() == io::ErrorKind::NotFound;
+                        skipped = !outdated;
+                        if error.kind() != io::ErrorKind::NotFound {
+                            problem = Some(format!("cannot open {}: {error}", path.display()));
                         }
                     }
                 }

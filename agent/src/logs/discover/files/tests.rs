@@ -133,3 +133,24 @@ fn a_file_that_was_truncated_and_rotated_keeps_its_place_before_the_newer_one() 
     let paths: Vec<_> = container.generations().iter().map(|generation| generation.path()).collect();
     assert_eq!(paths, [rotated, current]);
 }
+
+#[test]
+fn a_file_that_comes_after_one_that_cannot_be_opened_is_behind_a_gap() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("ns_pod_uid/app");
+    fs::create_dir_all(&directory).unwrap();
+    let (current, rotated) =
+        (directory.join("0.log"), |stamp: u32| directory.join(format!("0.log.20260101-{stamp:06}")));
+    fs::write(&current, "2026-01-01T00:00:00Z stdout P begun, \n").unwrap();
+    let mut tree = tree(root.path());
+    tree.rescan();
+    fs::rename(&current, rotated(1)).unwrap();
+    fs::create_dir(rotated(2)).unwrap();
+    fs::write(&current, "2026-01-01T00:00:02Z stdout F another\n").unwrap();
+    tree.rescan();
+    let container = tree.discovery.inventory.containers().pop().unwrap();
+    assert!(container.problem().is_some_and(|problem| problem.contains("cannot open")));
+    let generations = container.generations();
+    assert_eq!(generations[1].path(), current);
+    assert!(generations[1].is_behind_gap() && !generations[0].is_behind_gap());
+}

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod contract;
+mod exposition;
 mod heads;
 mod json;
 mod parsers;
@@ -10,6 +11,7 @@ mod replies;
 
 pub use checkpoints::checkpoints;
 pub use contract::contract;
+pub use exposition::exposition;
 pub use heads::heads;
 pub use parsers::parsers;
 pub use records::records;
@@ -31,6 +33,11 @@ mod tests {
         };
         seeds.retain(|seed| !keeps(seed));
         assert!(seeds.is_empty(), "promises are broken, see above, with {seeds:#?}");
+    }
+
+    #[test]
+    fn seeds_of_exposition_keep_their_promises() {
+        replay("exposition", super::exposition);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::logs::generation::{Generation, Offsets};
+use crate::logs::generation::{Generation, Offsets, Unknown};
 
 const FILE: &str = "checkpoints";
 const PREVIOUS: &str = "checkpoints.previous";
@@ -88,15 +88,6 @@ pub struct SavedGeneration {
     pub streams: BTreeMap<String, Offsets>,
     #[serde(flatten)]
     others: Map<String, Value>,
-}
-
-/// What another run has saved of a generation and this one does not know; it is written back as it was.
-#[derive(Clone, Debug, Default)]
-pub struct Unknown {
-    /// Of outputs that this run does not have.
-    outputs: BTreeMap<String, u64>,
-    streams: BTreeMap<String, Offsets>,
-    fields: Map<String, Value>,
 }
 
 #[derive(Serialize, Deserialize)]

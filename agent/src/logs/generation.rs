@@ -1,23 +1,21 @@
 //! One generation of a container's log: the bytes between two rotations, whatever its file is called meanwhile.
 
 mod identity;
+mod position;
 
 pub use identity::{IDENTITY_BYTES, Identity};
+pub use position::{Offsets, Unknown};
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::checkpoint::account::NamespaceAccount;
-use crate::checkpoint::store::Unknown;
+use crate::logs::generation::position::Position;
 use crate::logs::layout::{ContainerPath, LogName};
 use crate::logs::source::Source;
 use crate::logs::split::Stream;
-
-/// An offset for each stream, and one for lines without a head, which are of none. They differ while a record is open: all
-/// that is read again from its start on, after a restart, is what the receiver does not have.
-pub type Offsets = [u64; 3];
 
 /// One generation, shared by discovery, its reader, the deliveries and the checkpoints. Offsets are in uncompressed
 /// bytes.
@@ -46,19 +44,6 @@ pub struct Generation {
     unknown: OnceLock<Unknown>,
 }
 
-/// How far one output has come.
-#[derive(Debug)]
-struct Position {
-    /// Whether the output takes this container's lines at all; what it does not take is no backlog of its.
-    taken: AtomicBool,
-    read: AtomicU64,
-    /// Up to where bytes were counted as read: what is read again is not counted twice.
-    counted: AtomicU64,
-    acked: [AtomicU64; 3],
-    /// Seconds since the epoch of the newest record read; 0: none.
-    last_record: AtomicI64,
-}
-
 /// What a generation is opened with.
 #[derive(Debug)]
 pub struct Opened {
@@ -74,20 +59,6 @@ pub struct Opened {
     pub path: PathBuf,
     /// The open file.
     pub source: Option<Arc<Source>>,
-}
-
-// === impl Position ===
-
-impl Position {
-    fn new() -> Self {
-        Position {
-            taken: AtomicBool::new(true),
-            read: AtomicU64::new(0),
-            counted: AtomicU64::new(0),
-            acked: Default::default(),
-            last_record: AtomicI64::new(0),
-        }
-    }
 }
 
 // === impl Generation ===

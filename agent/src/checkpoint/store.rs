@@ -222,13 +222,11 @@ impl SavedGeneration {
     }
 
     /// What this run does not know, if these are its outputs.
-    pub fn unknown_to(&self, outputs: &[&str]) -> Unknown {
-        let is_other = |name: &str| !outputs.contains(&name);
-        Unknown {
-            outputs: self.outputs.clone().into_iter().filter(|(name, _)| is_other(name)).collect(),
-            streams: self.streams.clone().into_iter().filter(|(name, _)| is_other(name)).collect(),
-            fields: self.others.clone(),
-        }
+    pub fn unknown_to(self, known: &[&str]) -> Unknown {
+        let SavedGeneration { mut outputs, mut streams, others: fields, .. } = self;
+        outputs.retain(|name, _| !known.contains(&name.as_str()));
+        streams.retain(|name, _| !known.contains(&name.as_str()));
+        Unknown { outputs, streams, fields }
     }
 
     /// What is to be saved of a generation; none before its first line is whole, and where no output takes anything.

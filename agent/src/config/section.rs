@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sidelight_contract::duration;
 use yaml_serde::{Mapping, Value};
 
 /// Looks a variable up for `${VAR}` and `${VAR:-default}`.
@@ -288,15 +289,9 @@ pub fn format_size(bytes: u64) -> String {
     }
 }
 
-const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-
 /// A duration such as `100ms`, `5s`, `10m` or `1h`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let millis = DURATION_UNITS
-        .iter()
-        .find_map(|(unit, millis)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(*millis));
-    millis
-        .map(Duration::from_millis)
+    duration::parse(text)
         .ok_or_else(|| format!("{text:?} is no duration; write for example 100ms, 5s or 10m"))
 }
 
@@ -304,7 +299,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 pub fn format_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let exact = |(_, unit): &&(&str, u64)| millis >= *unit && millis.is_multiple_of(*unit);
-    match DURATION_UNITS.iter().rev().find(exact) {
+    match duration::UNITS.iter().rev().find(exact) {
         Some((name, unit)) => format!("{}{name}", millis / unit),
         None => format!("{millis}ms"),
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::checkpoint::account::NamespaceAccount;
-use crate::logs::generation::position::Position;
+use crate::logs::generation::position::{HEADLESS, Position};
 use crate::logs::layout::{ContainerPath, LogName};
 use crate::logs::source::Source;
 use crate::logs::split::Stream;
@@ -189,7 +189,10 @@ impl Generation {
 
     /// Sets the identity from the open file, if it has none and the first line is whole.
     pub fn identify_by_file(&self) {
-        let Some(source) = self.source().filter(|_| self.identity().is_none()) else { return };
+        if self.identity().is_some() {
+            return;
+        }
+        let Some(source) = self.source() else { return };
         let mut start = [0; IDENTITY_BYTES];
         // A file that cannot be read has none: whoever reads it says why.
         let read = source.read_at(&mut start, 0).unwrap_or(0);
@@ -287,13 +290,11 @@ impl Generation {
 
     /// Whether an output's receiver has acknowledged the line of a stream, or of none, that starts here.
     pub fn is_acked(&self, output: usize, stream: Option<Stream>, start: u64) -> bool {
-        let [stdout, stderr, headless] = self.acked_by_stream(output);
-        start
-            < match stream {
-                Some(Stream::Stdout) => stdout,
-                Some(Stream::Stderr) => stderr,
-                None => headless,
-            }
+        let acked = |position: &Position| {
+            let index = stream.map_or(HEADLESS, |stream| stream as usize);
+            position.acked[index].load(Ordering::Acquire)
+        };
+        self.positions.get(output).is_some_and(|position| start < acked(position))
     }
 
     /// The output's receiver has acknowledged the lines of each stream before these offsets.

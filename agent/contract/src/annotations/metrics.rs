@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Allow, Name, PREFIX, not_allowed};
+use crate::duration;
 
 /// How many ports one annotation may name.
 pub const MAX_PORTS: usize = 16;
@@ -138,20 +139,8 @@ fn path(value: &str) -> Result<String, String> {
 }
 
 fn interval(value: &str) -> Result<Duration, String> {
-    let (number, unit) = value.split_at(value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len()));
-    let milliseconds = match unit {
-        "ms" => Some(1),
-        "s" => Some(1_000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let interval = milliseconds.zip(number.parse::<u64>().ok());
-    let interval =
-        interval.and_then(|(unit, number)| number.checked_mul(unit)).filter(|interval| *interval > 0);
-    interval
-        .map(Duration::from_millis)
-        .ok_or_else(|| not_allowed(value, "a duration such as \"15s\" or \"1m\""))
+    let interval = duration::parse(value).filter(|interval| !interval.is_zero() && !value.starts_with('+'));
+    interval.ok_or_else(|| not_allowed(value, "a duration such as \"15s\" or \"1m\""))
 }
 
 // === impl Port ===

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 /// that is read again from its start on, after a restart, is what the receiver does not have.
 pub type Offsets = [u64; 3];
 
+/// Where that of lines without a head is; the others are at their `Stream as usize`.
+pub(super) const HEADLESS: usize = 2;
+
 /// How far one output has come.
 #[derive(Debug)]
 pub(super) struct Position {

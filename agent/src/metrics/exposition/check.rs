@@ -95,12 +95,7 @@ impl Page {
                 if let Some(exemplar) = &sample.exemplar {
                     check_exemplar(exemplar.labels)?;
                 }
-                let belongs = self.family.as_ref().is_some_and(|family| family.has_sample(&series.name));
-                let family = if belongs { self.family.as_mut() } else { None };
-                let family = match family {
-                    Some(family) => family,
-                    None => self.begin(&series.name)?,
-                };
+                let family = self.family(&series.name, |family| family.has_sample(&series.name))?;
                 family.sample(&series, value, &sample)
             }
         }
@@ -109,17 +104,19 @@ impl Page {
     /// The family that a line of metadata is for.
     fn described(&mut self, name: &[u8]) -> Result<&mut Family, Problem> {
         let name = family_name(name)?;
-        let is_this = self.family.as_ref().is_some_and(|family| family.name == name);
-        if !is_this {
-            return self.begin(&name);
+        let family = self.family(&name, |family| family.name == name)?;
+        if family.has_samples() {
+            return Err(Problem::of("metadata stand before the samples of their family"));
         }
-        let family = self.family.as_mut().filter(|family| !family.has_samples());
-        family.ok_or(Problem::of("metadata stand before the samples of their family"))
+        Ok(family)
     }
 
-    fn begin(&mut self, name: &str) -> Result<&mut Family, Problem> {
-        self.finish()?;
-        Ok(self.family.insert(Family::new(name)))
+    /// The family that is being read, if it is the one; else a new one of this name.
+    fn family(&mut self, name: &str, is_this: impl Fn(&Family) -> bool) -> Result<&mut Family, Problem> {
+        if !self.family.as_ref().is_some_and(is_this) {
+            self.finish()?;
+        }
+        Ok(self.family.get_or_insert_with(|| Family::new(name)))
     }
 
     fn finish(&mut self) -> Result<(), Problem> {

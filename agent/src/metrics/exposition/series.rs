@@ -35,7 +35,7 @@ impl<'a> Series<'a> {
         let mut reader = Reader { bytes, at: 0, dialect };
         let mut name = None;
         if reader.peek() != Some(b'{') {
-            name = Some(reader.bare_name(is_metric_start, is_metric_start)?);
+            name = Some(reader.bare_name(is_metric_letter)?);
             reader.skip_blanks();
         }
         let labels = if reader.at == bytes.len() { Vec::new() } else { reader.labels(&mut name)? };
@@ -66,7 +66,7 @@ pub(super) fn metric_name(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
     let mut reader = Reader { bytes, at: 0, dialect: Dialect::OpenMetrics };
     let name = match reader.peek() {
         Some(b'"') => reader.quoted()?,
-        _ => reader.bare_name(is_metric_start, is_metric_start)?,
+        _ => reader.bare_name(is_metric_letter)?,
     };
     if reader.at < bytes.len() {
         reader.fault("a name that is not in quotes cannot have this")
@@ -75,11 +75,11 @@ pub(super) fn metric_name(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
     }
 }
 
-fn is_metric_start(byte: u8) -> bool {
-    is_label_start(byte) || byte == b':'
+fn is_metric_letter(byte: u8) -> bool {
+    is_label_letter(byte) || byte == b':'
 }
 
-fn is_label_start(byte: u8) -> bool {
+fn is_label_letter(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_'
 }
 
@@ -101,14 +101,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A name without quotes: its first byte is a `start`, each other one a `next` or a digit.
-    fn bare_name(&mut self, start: fn(u8) -> bool, next: fn(u8) -> bool) -> Result<Cow<'a, str>, Fault> {
+    /// A name without quotes: a letter, then letters and digits.
+    fn bare_name(&mut self, is_letter: fn(u8) -> bool) -> Result<Cow<'a, str>, Fault> {
         let rest = &self.bytes[self.at..];
-        if !rest.first().is_some_and(|byte| start(*byte)) {
+        if !rest.first().is_some_and(|byte| is_letter(*byte)) {
             return self.fault("a name begins with a letter or an underscore, or stands in quotes");
         }
         let length =
-            rest.iter().position(|byte| !next(*byte) && !byte.is_ascii_digit()).unwrap_or(rest.len());
+            rest.iter().position(|byte| !is_letter(*byte) && !byte.is_ascii_digit()).unwrap_or(rest.len());
         self.at += length;
         Ok(String::from_utf8_lossy(&rest[..length]))
     }
@@ -125,8 +125,7 @@ impl<'a> Reader<'a> {
             }
             let start = self.at;
             let is_quoted = self.peek() == Some(b'"');
-            let label =
-                if is_quoted { self.quoted()? } else { self.bare_name(is_label_start, is_label_start)? };
+            let label = if is_quoted { self.quoted()? } else { self.bare_name(is_label_letter)? };
             self.skip_blanks();
             if self.peek() == Some(b'=') {
                 self.at += 1;

@@ -37,11 +37,17 @@ pub(super) struct Numbered {
 // === impl Numbered ===
 
 impl Numbered {
-    /// None for a record without a number, and for a part that is marked as one: the line is still to come.
+    /// None for a record without a number, and for the start of one line that is marked as cut: the whole
+    /// is still to come.
     pub(super) fn of(received: &Received) -> Option<Self> {
         let (writer, number) = sequence(&received.record)?;
         let is_undamaged = is_undamaged(&received.record);
-        if !is_undamaged && received.record["sidelight"]["truncated"].as_bool() == Some(true) {
+        let is_part = || {
+            let text = received.record["log"].as_str().unwrap_or_default();
+            received.record["sidelight"]["truncated"].as_bool() == Some(true)
+                && text.matches("seq=").count() == 1
+        };
+        if !is_undamaged && is_part() {
             return None;
         }
         let damaged = (!is_undamaged).then(|| received.record.to_string());

@@ -7,6 +7,7 @@
 mod check;
 mod line;
 mod number;
+mod reader;
 mod series;
 
 use std::fmt;

@@ -2,6 +2,7 @@
 
 use memchr::{memchr, memchr2, memchr3};
 
+use super::reader::Reader;
 use super::{Dialect, Fault, number};
 
 /// A line, without its newline.
@@ -77,13 +78,6 @@ pub struct Exemplar<'a> {
     pub timestamp: Option<i64>,
 }
 
-/// A place in a line.
-struct Reader<'a> {
-    line: &'a [u8],
-    at: usize,
-    dialect: Dialect,
-}
-
 // === impl Line ===
 
 impl<'a> Line<'a> {
@@ -92,10 +86,8 @@ impl<'a> Line<'a> {
     /// # Errors
     /// The first thing that is wrong.
     pub fn read(line: &'a [u8], dialect: Dialect) -> Result<Self, Fault> {
-        let mut reader = Reader { line, at: 0, dialect };
-        if dialect == Dialect::Text {
-            reader.skip_blanks();
-        }
+        let mut reader = Reader::new(line, dialect);
+        reader.skip_blanks();
         match reader.peek() {
             None => Ok(Line::Blank),
             Some(b'#') => reader.comment(),
@@ -135,46 +127,19 @@ impl Sample<'_> {
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
-    fn peek(&self) -> Option<u8> {
-        self.line.get(self.at).copied()
-    }
-
-    fn rest(&self) -> &'a [u8] {
-        &self.line[self.at..]
-    }
-
-    fn fault<T>(&self, what: &'static str) -> Result<T, Fault> {
-        Err(Fault::new(self.at, what))
-    }
-
-    fn skip_blanks(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t')) {
-            self.at += 1;
-        }
-    }
-
     /// Passes what stands between two tokens; false where the line ends instead.
     fn gap(&mut self) -> Result<bool, Fault> {
         match self.dialect {
             Dialect::Text => self.skip_blanks(),
-            Dialect::OpenMetrics if self.at == self.line.len() => return Ok(false),
+            Dialect::OpenMetrics if self.at == self.bytes.len() => return Ok(false),
             Dialect::OpenMetrics => {
-                self.space()?;
-                if self.at == self.line.len() {
+                self.expect(b' ', "a space is expected here")?;
+                if self.at == self.bytes.len() {
                     return self.fault("the line should end before the space");
                 }
             }
         }
-        Ok(self.at < self.line.len())
-    }
-
-    /// Passes one space.
-    fn space(&mut self) -> Result<(), Fault> {
-        if self.peek() != Some(b' ') {
-            return self.fault("a space is expected here");
-        }
-        self.at += 1;
-        Ok(())
+        Ok(self.at < self.bytes.len())
     }
 
     /// A token, up to the next blank or the end.
@@ -199,7 +164,7 @@ impl<'a> Reader<'a> {
         self.gap()?;
         let keyword = self.token();
         if keyword == b"EOF" && !is_text {
-            return if self.at == self.line.len() {
+            return if self.at == self.bytes.len() {
                 Ok(Line::Eof)
             } else {
                 self.fault("the line should end here")
@@ -207,7 +172,7 @@ impl<'a> Reader<'a> {
         }
         // In text, a comment may begin with one of these words and mean nothing.
         let is_known = matches!(keyword, b"HELP" | b"TYPE") || (keyword == b"UNIT" && !is_text);
-        if !is_known || (is_text && self.at == self.line.len()) {
+        if !is_known || (is_text && self.at == self.bytes.len()) {
             return if is_text {
                 Ok(Line::Comment)
             } else {
@@ -221,7 +186,7 @@ impl<'a> Reader<'a> {
         match self.dialect {
             Dialect::Text => self.skip_blanks(),
             // What follows may be empty.
-            Dialect::OpenMetrics => self.space()?,
+            Dialect::OpenMetrics => self.expect(b' ', "a space is expected here")?,
         }
         let text = self.rest();
         match keyword {
@@ -241,25 +206,7 @@ impl<'a> Reader<'a> {
         } else {
             self.token();
         }
-        Ok(&self.line[start..self.at])
-    }
-
-    /// Passes a quoted text.
-    fn quoted(&mut self) -> Result<(), Fault> {
-        let start = self.at;
-        self.at += 1;
-        loop {
-            match memchr2(b'"', b'\\', self.rest()) {
-                Some(offset) if self.rest()[offset] == b'\\' => {
-                    self.at = (self.at + offset + 2).min(self.line.len())
-                }
-                Some(offset) => {
-                    self.at += offset + 1;
-                    return Ok(());
-                }
-                None => return Err(Fault::new(start, "a quotation mark is not closed")),
-            }
-        }
+        Ok(&self.bytes[start..self.at])
     }
 
     fn sample(&mut self) -> Result<Sample<'a>, Fault> {
@@ -289,21 +236,19 @@ impl<'a> Reader<'a> {
     fn series(&mut self) -> Result<&'a [u8], Fault> {
         let start = self.at;
         let Some(end) = memchr3(b'{', b' ', b'\t', self.rest()) else {
-            self.at = self.line.len();
+            self.at = self.bytes.len();
             return self.fault("a value is missing");
         };
         self.at += end;
         let name_end = self.at;
-        if self.dialect == Dialect::Text {
-            self.skip_blanks();
-        }
+        self.skip_blanks();
         if self.peek() != Some(b'{') {
             self.at = name_end;
-            let name = &self.line[start..name_end];
+            let name = &self.bytes[start..name_end];
             return if name.is_empty() { self.fault("a name is missing") } else { Ok(name) };
         }
         self.braces()?;
-        Ok(&self.line[start..self.at])
+        Ok(&self.bytes[start..self.at])
     }
 
     /// Passes labels in braces.
@@ -346,7 +291,7 @@ impl<'a> Reader<'a> {
             return self.fault("an exemplar begins with a brace");
         }
         self.braces()?;
-        let labels = &self.line[start..self.at];
+        let labels = &self.bytes[start..self.at];
         if !self.gap()? {
             return self.fault("the exemplar's value is missing");
         }

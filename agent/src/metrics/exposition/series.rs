@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::reader::Reader;
 use super::{Dialect, Fault};
 
 /// Name and value.
@@ -16,13 +17,6 @@ pub struct Series<'a> {
     pub labels: Vec<Label<'a>>,
 }
 
-/// A place in a series.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    dialect: Dialect,
-}
-
 // === impl Series ===
 
 impl<'a> Series<'a> {
@@ -32,7 +26,7 @@ impl<'a> Series<'a> {
     /// # Errors
     /// The first thing that is wrong; offsets are from the first byte of the series.
     pub fn read(bytes: &'a [u8], dialect: Dialect) -> Result<Self, Fault> {
-        let mut reader = Reader { bytes, at: 0, dialect };
+        let mut reader = Reader::new(bytes, dialect);
         let mut name = None;
         if reader.peek() != Some(b'{') {
             name = Some(reader.bare_name(is_metric_letter)?);
@@ -49,7 +43,7 @@ impl<'a> Series<'a> {
     /// The first thing that is wrong.
     pub fn read_labels(bytes: &'a [u8], dialect: Dialect) -> Result<Vec<Label<'a>>, Fault> {
         // A name in quotes would stand for the metric, and there is none here.
-        Reader { bytes, at: 0, dialect }.labels(&mut Some(Cow::Borrowed("")))
+        Reader::new(bytes, dialect).labels(&mut Some(Cow::Borrowed("")))
     }
 
     /// The value of a label.
@@ -63,9 +57,9 @@ impl<'a> Series<'a> {
 /// # Errors
 /// It is empty, or has characters that need quotes.
 pub(super) fn metric_name(bytes: &[u8]) -> Result<Cow<'_, str>, Fault> {
-    let mut reader = Reader { bytes, at: 0, dialect: Dialect::OpenMetrics };
+    let mut reader = Reader::new(bytes, Dialect::OpenMetrics);
     let name = match reader.peek() {
-        Some(b'"') => reader.quoted()?,
+        Some(b'"') => reader.text()?,
         _ => reader.bare_name(is_metric_letter)?,
     };
     if reader.at < bytes.len() {
@@ -86,21 +80,6 @@ fn is_label_letter(byte: u8) -> bool {
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn fault<T>(&self, what: &'static str) -> Result<T, Fault> {
-        Err(Fault::new(self.at, what))
-    }
-
-    /// Only the text format has blanks between the parts of a series.
-    fn skip_blanks(&mut self) {
-        while self.dialect == Dialect::Text && matches!(self.peek(), Some(b' ' | b'\t')) {
-            self.at += 1;
-        }
-    }
-
     /// A name without quotes: a letter, then letters and digits.
     fn bare_name(&mut self, is_letter: fn(u8) -> bool) -> Result<Cow<'a, str>, Fault> {
         let rest = &self.bytes[self.at..];
@@ -125,7 +104,7 @@ impl<'a> Reader<'a> {
             }
             let start = self.at;
             let is_quoted = self.peek() == Some(b'"');
-            let label = if is_quoted { self.quoted()? } else { self.bare_name(is_label_letter)? };
+            let label = if is_quoted { self.text()? } else { self.bare_name(is_label_letter)? };
             self.skip_blanks();
             if self.peek() == Some(b'=') {
                 self.at += 1;
@@ -133,7 +112,7 @@ impl<'a> Reader<'a> {
                 if self.peek() != Some(b'"') {
                     return self.fault("the value of a label stands in quotes");
                 }
-                let value = self.quoted()?;
+                let value = self.text()?;
                 if labels.iter().any(|(other, _)| *other == label) {
                     return Err(Fault::new(start, "a label stands twice"));
                 }
@@ -156,35 +135,13 @@ impl<'a> Reader<'a> {
         if self.at < self.bytes.len() { self.fault("a space is expected here") } else { Ok(labels) }
     }
 
-    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Fault> {
-        if self.peek() != Some(byte) {
-            return self.fault(what);
-        }
-        self.at += 1;
-        Ok(())
-    }
-
     /// A text in quotes, without them and its escapes: `\\`, `\"`, `\n`. Any other backslash stands for itself.
-    fn quoted(&mut self) -> Result<Cow<'a, str>, Fault> {
+    fn text(&mut self) -> Result<Cow<'a, str>, Fault> {
         let start = self.at;
-        self.at += 1;
-        let mut has_escapes = false;
-        loop {
-            match self.peek() {
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    has_escapes = true;
-                    self.at += 2;
-                }
-                Some(_) => self.at += 1,
-                None => return Err(Fault::new(start, "a quotation mark is not closed")),
-            }
-        }
-        let Ok(text) = std::str::from_utf8(&self.bytes[start + 1..self.at]) else {
+        let Ok(text) = std::str::from_utf8(self.quoted()?) else {
             return Err(Fault::new(start, "this is no UTF-8"));
         };
-        self.at += 1;
-        Ok(if has_escapes { Cow::Owned(unescape(text)) } else { Cow::Borrowed(text) })
+        Ok(if text.contains('\\') { Cow::Owned(unescape(text)) } else { Cow::Borrowed(text) })
     }
 }
 

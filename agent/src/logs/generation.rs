@@ -231,6 +231,13 @@ impl Generation {
         self.size.fetch_max(size.min(self.end()), Ordering::Relaxed);
     }
 
+    /// Whether the file is shorter than it was once seen.
+    pub fn has_shrunk(&self, source: &Source) -> bool {
+        // Before the look: another thread may see the file longer right after it.
+        let known = self.size();
+        source.stat().is_ok_and(|(size, _)| size < known)
+    }
+
     /// From now on the file ends where it ends now, whatever is written later.
     pub fn end_here(&self) {
         self.refresh();

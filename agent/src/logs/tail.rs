@@ -102,8 +102,7 @@ impl Tail {
             return;
         };
         let Some(source) = newest.source().filter(|source| !source.is_gzip()) else { return };
-        let is_shorter = source.stat().is_ok_and(|(size, _)| size < newest.size());
-        if !is_shorter && newest.begins_as_identified(&source) {
+        if !newest.has_shrunk(&source) && newest.begins_as_identified(&source) {
             return;
         }
         tracing::info!(path = %newest.path().display(), "a log file was truncated; reading it from its start");

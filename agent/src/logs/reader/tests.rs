@@ -173,3 +173,24 @@ fn a_line_costs_no_allocation_whatever_it_is_parsed_as() {
         );
     }
 }
+
+/// A file may be seen longer by another thread between two looks of its reader.
+#[test]
+fn a_file_that_grows_is_never_taken_for_a_truncated_one() {
+    let Prepared { reader, _file: file, .. } = Prepared::new("", Parse::None);
+    let generation = reader.inventory.containers()[0].generations()[0].clone();
+    let source = generation.source().unwrap();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for _ in 0..20_000 {
+                std::io::Write::write_all(&mut file.as_file(), b"x").unwrap();
+                generation.refresh();
+            }
+        });
+        while !writer.is_finished() {
+            assert!(!generation.has_shrunk(&source));
+        }
+    });
+    file.as_file().set_len(0).unwrap();
+    assert!(generation.has_shrunk(&source));
+}

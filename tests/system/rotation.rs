@@ -282,6 +282,36 @@ fn what_is_deleted_while_no_agent_runs_is_counted_as_lost() {
     assert_eq!(row.dropped("lost_unlinked"), log.bytes_of(&missing), "{row:?}");
 }
 
+/// Scenario: two pods lose their logs while no agent runs. In one there is now a FIFO with the name of a log, in the
+/// other a link that leads nowhere; later that is gone.
+/// Guarantee: the loss is counted where everything there is was seen, and in the other pod once everything was. Each is
+/// saved, so that no further start counts it again.
+#[test]
+fn what_cannot_be_opened_in_one_pod_hides_no_loss_of_another() {
+    let (node, mut server) = (Node::new(), ForwardServer::start());
+    let config = config(&node, &server, "", "");
+    server.stop();
+    let mut logs = [node.container("a"), node.container("b")];
+    let agent = Agent::start_with_grace(BINARY, node.path(), &config, "1s");
+    logs.iter_mut().for_each(|log| log.lines(100, 100));
+    let sizes = [0, 1].map(|pod: usize| std::fs::metadata(logs[pod].path()).unwrap().len());
+    eventually("they are seen", || agent.metric("sidelight_log_lag_bytes") == (sizes[0] + sizes[1]) as f64);
+    assert_eq!(agent.stop(), 0);
+    assert_eq!(node.checkpoints().matches("first_line").count(), 2, "{} {sizes:?}", node.checkpoints());
+    logs.iter().for_each(|log| std::fs::remove_file(log.path()).unwrap());
+    let fifo = logs[0].directory.join("1.log");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+    let link = logs[1].directory.join("1.log");
+    std::os::unix::fs::symlink("/var/lib/docker/containers/none/none.log", &link).unwrap();
+    let agent = Agent::start(BINARY, node.path(), &config);
+    let lost = || agent.metric("sidelight_log_source_bytes_dropped_total");
+    eventually("the loss in one pod", || lost() == sizes[0] as f64);
+    eventually("it is saved", || node.checkpoints().matches("first_line").count() == 1);
+    std::fs::remove_file(&link).unwrap();
+    eventually("that in the other, with the next rescan", || lost() == (sizes[0] + sizes[1]) as f64);
+    eventually("it is saved as well", || !node.checkpoints().contains("first_line"));
+}
+
 /// Scenario: a container begins and writes while its receiver is away; kill -9; its files go while no agent runs.
 /// Guarantee: every byte is counted as lost, although none of it was ever acknowledged.
 #[test]

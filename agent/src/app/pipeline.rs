@@ -45,7 +45,8 @@ pub(super) struct Pipeline {
     discovery: Option<DiscoveryThread>,
     deliveries: JoinSet<()>,
     stop_deliveries: watch::Sender<Option<Instant>>,
-    commits: Option<u64>,
+    /// Slots committed, and saved generations that nobody has claimed, when last looked at.
+    settled: Option<(u64, usize)>,
     /// Generations with an identity and the sum of their sizes when last looked at, while something was not acknowledged.
     backlog: (usize, u64),
     backlog_seen: Instant,
@@ -118,7 +119,7 @@ impl Pipeline {
             readers,
             deliveries,
             stop_deliveries,
-            commits: None,
+            settled: None,
             backlog: (0, 0),
             backlog_seen: Instant::now(),
             unaccounted: HashMap::new(),
@@ -147,21 +148,20 @@ impl Pipeline {
         self.scanned.news.notified().await;
     }
 
-    /// Whether there is something to save since the last call: a position was committed, a backlog has grown, or the
-    /// first listing is done, which settles where new outputs begin.
+    /// Whether there is something to save since the last call: a position was committed, a backlog has grown, a loss was
+    /// counted, or the first listing is done, which settles where new outputs begin.
     pub(super) fn has_moved(&mut self) -> bool {
         if !self.scanned.is_done.load(Ordering::Acquire) {
             return false;
         }
         let commits =
             self.view.outputs.iter().flat_map(|output| &output.lanes).map(|lane| lane.commits()).sum();
-        let has_committed = self.commits.replace(commits) != Some(commits);
-        has_committed | self.backlog_has_grown()
+        let unclaimed = self.saved.lock().unwrap_or_else(PoisonError::into_inner).unclaimed();
+        let has_settled = self.settled.replace((commits, unclaimed)) != Some((commits, unclaimed));
+        has_settled | self.backlog_has_grown()
     }
 
-    /// Whether files have come or grown that a receiver has not acknowledged. If they are deleted while no agent runs,
-    /// what is lost is counted by the size that was saved. Without an identity they cannot be, and a reader that is
-    /// blocked has not come to them yet.
+    /// Whether files have come or grown that a receiver has not acknowledged.
     fn backlog_has_grown(&mut self) -> bool {
         if self.backlog_seen.elapsed() < BACKLOG_INTERVAL {
             return false;
@@ -171,10 +171,7 @@ impl Pipeline {
         if generations.iter().all(|generation| generation.is_acknowledged()) {
             return false;
         }
-        for generation in &generations {
-            generation.identify_by_file();
-            generation.refresh();
-        }
+        look_at(&generations);
         let identified = generations.iter().filter(|generation| generation.identity().is_some());
         let backlog = identified.fold((0, 0), |(count, sum), one| (count + 1, sum + one.size()));
         std::mem::replace(&mut self.backlog, backlog) != backlog
@@ -251,7 +248,17 @@ impl Pipeline {
         if tokio::time::timeout_at(deadline + Duration::from_millis(500), all).await.is_err() {
             tracing::warn!("not everything was acknowledged in time; it is sent again after the start");
         }
+        look_at(&self.generations());
         Ended { checkpoint: self.checkpoint(), containers: self.view.inventory.containers() }
+    }
+}
+
+/// Looks at files to which a reader may not have come yet. If they are deleted while no agent runs, what is lost is
+/// counted by the size that was saved, and without an identity none is.
+fn look_at(generations: &[Arc<Generation>]) {
+    for generation in generations {
+        generation.identify_by_file();
+        generation.refresh();
     }
 }
 

@@ -194,9 +194,14 @@ impl Saved {
         self.generations.remove(&(path.uid.clone(), path.container.clone(), generation.restart, identity))
     }
 
-    /// Takes everything that no generation has claimed.
-    pub fn take_missing(&mut self) -> Vec<SavedGeneration> {
-        self.generations.drain().map(|(_, saved)| saved).collect()
+    /// Takes what no generation has claimed and of which this says that the disk does not have it any more.
+    pub fn take_missing(&mut self, is_missing: impl Fn(&SavedGeneration) -> bool) -> Vec<SavedGeneration> {
+        self.generations.extract_if(|_, saved| is_missing(saved)).map(|(_, saved)| saved).collect()
+    }
+
+    /// How many generations nobody has claimed.
+    pub fn unclaimed(&self) -> usize {
+        self.generations.len()
     }
 
     /// Whether an output of this name has run before.

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
+use crate::logs::layout::pod_directory;
 use crate::logs::split::Time;
 
 /// containerd's `max_container_log_line_size`: longer lines are cut into partial ones.
@@ -113,7 +114,7 @@ impl Node {
             let directory = self
                 .directory
                 .join("pods")
-                .join(format!("{}_{}_{}", kind.namespace, pod_name(kind), uid(kind)))
+                .join(pod_directory(kind.namespace, &pod_name(kind), &uid(kind)))
                 .join(kind.container);
             let (stop, written, expected) = (Arc::clone(&stop), Arc::clone(&written), Arc::clone(&expected));
             std::thread::spawn(move || write(kind, &directory, &stop, &written, &expected))

@@ -8,7 +8,7 @@ mod files;
 mod losses;
 mod settings;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
@@ -79,8 +79,16 @@ struct Tree {
     first_scan: bool,
     /// It was said that `logs.root` cannot be opened.
     root_missing: bool,
-    /// In the listing that is going on, something could not be listed or opened.
-    incomplete: bool,
+    unseen: Unseen,
+}
+
+/// Where the listing that is going on has failed: what was not found there may still exist.
+#[derive(Debug, Default)]
+struct Unseen {
+    /// `logs.root` itself could not be listed.
+    everything: bool,
+    /// Directories of pods in which something could not be listed or opened.
+    pods: HashSet<PathBuf>,
 }
 
 struct Known {
@@ -94,6 +102,14 @@ enum Watched {
     Root,
     Pod(OsString),
     Container(OsString, OsString),
+}
+
+// === impl Unseen ===
+
+impl Unseen {
+    fn in_pod_of(&mut self, container: &Container) {
+        self.pods.extend(container.directory.parent().map(Path::to_owned));
+    }
 }
 
 // === impl Discovery ===
@@ -149,7 +165,7 @@ impl Tree {
             pods_version: None,
             first_scan: true,
             root_missing: false,
-            incomplete: false,
+            unseen: Unseen::default(),
         }
     }
 
@@ -192,7 +208,7 @@ impl Tree {
     }
 
     fn rescan(&mut self) {
-        (self.unwatched, self.starved, self.incomplete) = (false, false, false);
+        (self.unwatched, self.starved, self.unseen) = (false, false, Unseen::default());
         self.scan_root();
         let pods: Vec<OsString> = self.pods.keys().cloned().collect();
         for pod in pods {
@@ -203,11 +219,11 @@ impl Tree {
                 self.scan_container(&pod, &name);
             }
         }
-        if self.root.is_some() && !self.incomplete {
+        if self.root.is_some() {
             self.count_lost();
         }
         let paths = self.pods.values().flat_map(HashMap::values).map(|known| &known.container.path);
-        let on_disk: std::collections::HashSet<(&str, &str, &str)> =
+        let on_disk: HashSet<(&str, &str, &str)> =
             paths.map(|path| (path.namespace.as_str(), path.pod.as_str(), path.uid.as_str())).collect();
         self.discovery.pods.retain(&|namespace, name, uid| on_disk.contains(&(namespace, name, uid)));
     }
@@ -246,7 +262,7 @@ impl Tree {
         }
         self.watch(&path, Watched::Root);
         let Ok(present) = directories(&path) else {
-            self.incomplete = true;
+            self.unseen.everything = true;
             return;
         };
         for pod in &present {
@@ -285,7 +301,9 @@ impl Tree {
     /// A directory that is gone has none.
     fn containers_in(&mut self, directory: &Path) -> Vec<OsString> {
         directories(directory).unwrap_or_else(|error| {
-            self.incomplete |= error.kind() != io::ErrorKind::NotFound;
+            if error.kind() != io::ErrorKind::NotFound {
+                self.unseen.pods.insert(directory.to_owned());
+            }
             Vec::new()
         })
     }
@@ -337,7 +355,7 @@ impl Tree {
                 }
             }
             Err(error) => {
-                self.incomplete = true;
+                self.unseen.in_pod_of(&container);
                 problem =
                     Some(format!("cannot list {}: {error}; grant read access", container.directory.display()))
             }

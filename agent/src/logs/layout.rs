@@ -29,6 +29,11 @@ pub struct LogName {
     pub gzip: bool,
 }
 
+/// The name of a pod's directory.
+pub fn pod_directory(namespace: &str, pod: &str, uid: &str) -> String {
+    format!("{namespace}_{pod}_{uid}")
+}
+
 // === impl ContainerPath ===
 
 impl ContainerPath {

@@ -90,7 +90,7 @@ pub(super) async fn run(
     .await;
     parcels.close();
     let mut unsent = Vec::new();
-    while let Ok(parcel) = parcels.try_recv() {
+    while let Some(parcel) = parcels.recv().await {
         unsent.push(parcel);
     }
     let sent = waiting.into_iter().map(|(parcel, _)| parcel).collect();

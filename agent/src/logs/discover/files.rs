@@ -61,7 +61,10 @@ impl Tree {
                         }
                     }
                     Err(error) => {
-                        self.incomplete = true;
+                        // What is no regular file is none that was read.
+                        if error.kind() != io::ErrorKind::InvalidInput {
+                            self.unseen.in_pod_of(container);
+                        }
                         let starved = error.raw_os_error() == Some(Errno::MFILE.raw_os_error());
                         self.starved |= starved;
                         outdated = starved || error.kind() == io::ErrorKind::NotFound;
@@ -79,7 +82,9 @@ impl Tree {
                 }
             }
         }
-        self.incomplete |= outdated;
+        if outdated {
+            self.unseen.in_pod_of(container);
+        }
         let gone = generations.iter().zip(listed).filter(|(_, listed)| !listed);
         gone.for_each(|(generation, _)| generation.seen_gone());
         // Merged, not replaced: meanwhile the reader may have put another in the place of a truncated one. What is known

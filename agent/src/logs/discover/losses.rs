@@ -5,8 +5,10 @@ use std::sync::{Arc, PoisonError};
 
 use super::Tree;
 use crate::checkpoint::account::DropReason;
+use crate::checkpoint::store::SavedGeneration;
 use crate::logs::container::Container;
 use crate::logs::generation::Generation;
+use crate::logs::layout::pod_directory;
 
 /// A deleted file that is kept open for what is unread.
 struct Held<'a> {
@@ -16,10 +18,16 @@ struct Held<'a> {
 }
 
 impl Tree {
-    /// What a checkpoint knows and the disk does not have any more is lost, and counted. Only after a listing in which
-    /// nothing failed: what could not be opened just now is not lost.
+    /// What a checkpoint knows and the disk does not have any more is lost, and counted. Not where the listing has failed:
+    /// what could not be opened just now is not lost.
     pub(super) fn count_lost(&self) {
-        let missing = self.discovery.saved.lock().unwrap_or_else(PoisonError::into_inner).take_missing();
+        let (root, unseen) = (&self.discovery.config.logs.root, &self.unseen);
+        let is_missing = |saved: &SavedGeneration| {
+            let pod = pod_directory(&saved.namespace, &saved.pod, &saved.uid);
+            !unseen.everything && !unseen.pods.contains(&root.join(pod))
+        };
+        let missing =
+            self.discovery.saved.lock().unwrap_or_else(PoisonError::into_inner).take_missing(is_missing);
         let outputs = &self.discovery.config.logs.outputs;
         for lost in missing {
             for output in outputs {

@@ -217,26 +217,28 @@ fn positions_that_could_not_be_saved_are_saved_when_they_can_be() {
     assert_eq!(fault.survived(&agent, &[(&server, "a", log.next)]), 0);
 }
 
-/// Scenario: one record that the receiver refuses again and again.
-/// Guarantee: it is found, dropped and counted; all others arrive.
+/// Scenario: two records that the receiver refuses again and again, each in a chunk with others.
+/// Guarantee: they are found, dropped and counted; all others arrive.
 #[test]
-fn a_poisoned_record_is_isolated() {
+fn poisoned_records_are_isolated() {
     let (node, server) = (Node::new(), ForwardServer::start());
-    let fault = Fault::new("receiver: refuses one record for ever");
+    let fault = Fault::new("receiver: refuses two records for ever");
     *server.faults().refuse.lock().unwrap() = Some("POISON".to_owned());
     let mut log = node.container("a");
     log.lines(50, 100);
     log.line("stdout", "POISON");
     log.lines(50, 100);
     let agent = fault.watch(start(&node, &server));
+    eventually("the first chunk is refused", || agent.log().contains("a receiver is away"));
+    log.line("stdout", "POISON");
     // Only what is refused while others are taken is refused for what is in it.
-    eventually("the record is given up", || {
+    eventually("the records are given up", || {
         log.lines(1, 100);
-        agent.metric("sidelight_log_records_dropped_total") == 1.0
+        agent.metric("sidelight_log_records_dropped_total") == 2.0
     });
     eventually("all other lines", || server.count("a") == log.next);
     fault.survived(&agent, &[(&server, "a", log.next)]);
-    let rejected = "sidelight_log_records_dropped_total{output=\"forward\",reason=\"rejected\"} 1";
+    let rejected = "sidelight_log_records_dropped_total{output=\"forward\",reason=\"rejected\"} 2";
     assert!(agent.get("/metrics").1.contains(rejected));
 }
 

@@ -8,6 +8,8 @@
 mod connection;
 pub mod frame;
 pub mod handshake;
+#[cfg(test)]
+mod interleavings;
 mod parcel;
 mod upstreams;
 
@@ -15,6 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,7 +31,7 @@ use crate::delivery::secret::Secret;
 use crate::delivery::status::OutputStatus;
 use crate::delivery::until;
 
-/// Parcels that wait here for a place in a pipeline; the others wait in the channel.
+/// Parcels above suspicion that wait here for a place in a pipeline; the others wait in the channel.
 const PENDING: usize = 1;
 
 /// A Forward output.
@@ -84,6 +87,7 @@ pub async fn run(
     let (events, inbox) = mpsc::channel(64);
     let mut dispatcher = Dispatcher {
         upstreams: Upstreams::new(&config.upstreams),
+        jitter: upstreams::jittered,
         config: Arc::new(config),
         parcels: Parcels::default(),
         pending: VecDeque::new(),
@@ -112,6 +116,7 @@ async fn deadline_passed(stop: &mut watch::Receiver<Option<Instant>>) {
 struct Dispatcher {
     config: Arc<Config>,
     upstreams: Upstreams,
+    jitter: fn(Duration) -> Duration,
     parcels: Parcels,
     pending: VecDeque<Parcel>,
     connections: JoinSet<()>,
@@ -127,13 +132,15 @@ impl Dispatcher {
         loop {
             let now = Instant::now();
             self.connect(now);
-            self.assign(now);
+            while !self.assign(now) {
+                self.connect(now);
+            }
             if !is_open && self.pending.is_empty() && self.upstreams.in_flight() == 0 {
                 return;
             }
             self.status.set_up(self.upstreams.any_up());
             tokio::select! {
-                chunk = chunks.recv(), if is_open && self.pending.len() < PENDING => match chunk {
+                chunk = chunks.recv(), if is_open && self.has_place() => match chunk {
                     Some(chunk) => self.pending.push_back(Parcel::whole(chunk)),
                     None => is_open = false,
                 },
@@ -147,12 +154,8 @@ impl Dispatcher {
     /// Opens the connections that are missing.
     fn connect(&mut self, now: Instant) {
         for index in self.upstreams.unconnected(now) {
-            let upstream = self.upstreams.get(index);
-            let (sender, receiver) = mpsc::channel(upstreams::PIPELINE_PARCELS);
-            upstream.connection += 1;
-            upstream.parcels = Some(sender);
-            let id = ConnectionId { upstream: index, number: upstream.connection };
-            let address = upstream.config.address.clone();
+            let (id, receiver) = self.upstreams.open(index);
+            let address = self.upstreams.get(index).config.address.clone();
             self.connections.spawn(connection::run(
                 self.config.clone(),
                 id,
@@ -163,25 +166,38 @@ impl Dispatcher {
         }
     }
 
-    /// Gives pending parcels to upstreams that have room for them.
-    fn assign(&mut self, now: Instant) {
-        while !self.pending.is_empty() {
-            let Some(index) = self.upstreams.choose(now) else { return };
-            let Some(parcel) = self.pending.pop_front() else { return };
-            let upstream = self.upstreams.get(index);
-            let Some(parcels) = &upstream.parcels else { return self.pending.push_front(parcel) };
-            let bytes = parcel.entries().len();
-            match parcels.try_send(parcel) {
-                Ok(()) => upstream.gets(bytes),
-                Err(mpsc::error::TrySendError::Full(parcel)) => return self.pending.push_front(parcel),
-                Err(mpsc::error::TrySendError::Closed(parcel)) => {
-                    // It retires, or its last words are still in the inbox; the next turn opens another.
-                    upstream.parcels = None;
+    /// Gives pending parcels to upstreams that have room for them. False when another connection has to be opened first.
+    fn assign(&mut self, now: Instant) -> bool {
+        while let Some(parcel) = self.next() {
+            let refused = match self.upstreams.choose(now) {
+                Some(index) => self.upstreams.get(index).give(parcel),
+                None => Err(TrySendError::Full(parcel)),
+            };
+            match refused {
+                Ok(()) => {}
+                Err(TrySendError::Full(parcel)) => {
                     self.pending.push_front(parcel);
-                    self.connect(now);
+                    return true;
+                }
+                Err(TrySendError::Closed(parcel)) => {
+                    self.pending.push_front(parcel);
+                    return false;
                 }
             }
         }
+        true
+    }
+
+    /// What goes next. While no receiver takes anything, one parcel at a time is tried: those above suspicion first.
+    fn next(&mut self) -> Option<Parcel> {
+        let innocent = self.pending.iter().position(|parcel| !parcel.is_suspect());
+        let next = innocent.filter(|_| !self.upstreams.any_up()).unwrap_or(0);
+        self.pending.remove(next)
+    }
+
+    /// Suspects do not count: what says whether a receiver refuses them or everything is what comes behind them.
+    fn has_place(&self) -> bool {
+        self.pending.iter().filter(|parcel| !parcel.is_suspect()).count() < PENDING
     }
 
     fn handle(&mut self, event: Event) {
@@ -215,14 +231,18 @@ impl Dispatcher {
             upstream.parcels = None;
         }
         if let Some(error) = error {
-            let is_news = is_newest && upstream.failed(Instant::now());
+            let is_news = is_newest && upstream.failed(Instant::now(), self.jitter);
             self.complain(id.upstream, error, sent.len() + unsent.len(), is_news);
             self.status.account().retry(sent.iter().map(|parcel| parcel.records() as u64).sum());
             let suspect = (!sent.is_empty()).then(|| sent.remove(0));
             self.requeue(sent.into_iter().chain(unsent));
             if let Some(suspect) = suspect {
                 let again = self.parcels.after_failure(suspect);
-                self.requeue(again.into_iter());
+                if again.len() > 1 && self.parcels.is_in_the_dark() {
+                    again.into_iter().rev().for_each(|half| self.pending.push_front(half));
+                } else {
+                    self.requeue(again.into_iter());
+                }
             }
             return;
         }

@@ -1,7 +1,8 @@
 //! What travels: a whole chunk, or a piece of one whose receiver refuses something in it.
 //!
 //! A chunk that is refused again and again while others are taken is cut in halves, and the refused half again, until
-//! one record is left. That one is dropped, loudly.
+//! one record is left. That one is dropped, loudly. Where nothing at all is taken, every chunk may hold such a record:
+//! then they are cut as well, until a half is taken that holds none.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -11,12 +12,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::delivery::chunk::{Chunk, Compression, RecordMark, new_id};
+use crate::delivery::chunk::{Chunk, Compression, new_id};
 
 /// Refusals of a chunk, each with others taken since the one before, until it is cut.
 const PATIENCE: u32 = 5;
 /// Refusals of a piece before it is cut further: it is under suspicion already.
 const PATIENCE_WITH_A_PIECE: u32 = 2;
+/// Refusals in a row, of whatever was sent, from which on each cuts what it has refused. A receiver that is away behind
+/// something that accepts its connections costs a message more for each, and at most one in half a minute.
+const PATIENCE_IN_THE_DARK: u32 = 6;
 /// How long one record alone must have been refused, while others were taken, until it is dropped. A receiver that is
 /// overloaded refuses at random: in this time, with a try every few hundred milliseconds, it takes the record.
 const LAST_DOUBT: Duration = Duration::from_secs(30);
@@ -43,20 +47,21 @@ enum Content {
     Piece { cut: u64, id: [u8; 16], tag: Arc<str>, records: Range<usize>, entries: Vec<u8> },
 }
 
-/// The chunks that are cut, and how many parcels were acknowledged.
+/// The chunks that are cut, how many parcels were acknowledged, and how many were refused since.
 #[derive(Debug, Default)]
 pub(super) struct Parcels {
     cuts: HashMap<u64, Cut>,
     next_cut: u64,
     acknowledged: u64,
+    refused_in_a_row: u32,
 }
 
-/// A chunk in pieces: its receipt is settled when every record is.
+/// A chunk in pieces, which have its bytes: its receipt is settled when every record is.
 #[derive(Debug)]
 struct Cut {
     chunk: Chunk,
-    entries: Vec<u8>,
     open_records: usize,
+    open_bytes: usize,
     rejected: Vec<usize>,
 }
 
@@ -118,15 +123,19 @@ impl Parcels {
     /// The receiver has taken a parcel.
     pub(super) fn acknowledged(&mut self, parcel: Parcel) {
         self.acknowledged += 1;
+        self.refused_in_a_row = 0;
         match parcel.content {
             Content::Whole(chunk) => chunk.settle(&[]),
-            Content::Piece { cut, records, .. } => self.settle_piece(cut, &records, false),
+            Content::Piece { cut, records, entries, .. } => {
+                self.settle_piece(cut, &records, entries.len(), false);
+            }
         }
     }
 
     /// The connection that had sent this parcel before all others failed without acknowledging it: it is the suspect.
     /// Gives what is to be sent again.
     pub(super) fn after_failure(&mut self, mut suspect: Parcel) -> Vec<Parcel> {
+        self.refused_in_a_row = self.refused_in_a_row.saturating_add(1);
         let refusals = &mut suspect.refusals;
         let first = *refusals.first.get_or_insert_with(Instant::now);
         // Only what is refused while others are taken is refused for what is in it.
@@ -136,57 +145,58 @@ impl Parcels {
         }
         let is_convicted = match (suspect.records(), suspect.is_piece()) {
             (1, _) => suspect.refusals.count >= PATIENCE && first.elapsed() >= LAST_DOUBT,
+            _ if self.is_in_the_dark() => true,
             (_, true) => suspect.refusals.count >= PATIENCE_WITH_A_PIECE,
             (_, false) => suspect.refusals.count >= PATIENCE,
         };
         if is_convicted { self.cut(suspect) } else { vec![suspect] }
     }
 
+    /// Nothing is taken any more: whether a receiver is away, or each parcel holds something that it refuses, only a
+    /// smaller one can tell.
+    pub(super) fn is_in_the_dark(&self) -> bool {
+        self.refused_in_a_row >= PATIENCE_IN_THE_DARK
+    }
+
     /// Halves a parcel; one record alone is dropped.
     fn cut(&mut self, parcel: Parcel) -> Vec<Parcel> {
-        let (cut, records) = match parcel.content {
-            Content::Piece { cut, records, .. } => (cut, records),
-            Content::Whole(chunk) => {
-                let Some(entries) = uncompressed(&chunk) else {
+        let (cut, records, entries) = match parcel.content {
+            Content::Piece { cut, records, entries, .. } => (cut, records, entries),
+            Content::Whole(mut chunk) => {
+                let Some(entries) = uncompressed(&mut chunk) else {
                     tracing::error!(tag = %chunk.tag, "a chunk cannot be unpacked again");
                     return vec![Parcel::whole(*chunk)];
                 };
                 tracing::warn!(tag = %chunk.tag, records = chunk.marks.len(), "a chunk is refused again and again; looking for the record that is");
                 let records = 0..chunk.marks.len();
                 self.next_cut += 1;
-                self.cuts.insert(
-                    self.next_cut,
-                    Cut { open_records: records.len(), chunk: *chunk, entries, rejected: Vec::new() },
-                );
-                (self.next_cut, records)
+                self.cuts.insert(self.next_cut, Cut::new(*chunk, entries.len()));
+                (self.next_cut, records, entries)
             }
         };
+        let Some(Cut { chunk, .. }) = self.cuts.get(&cut) else { return Vec::new() };
         if records.len() == 1 {
-            if let Some(open) = self.cuts.get(&cut) {
-                let bytes = bytes_of(&open.chunk.marks, &records).len();
-                tracing::error!(tag = %open.chunk.tag, bytes, "a record is dropped: its receiver refuses it alone, and takes others");
-            }
-            self.settle_piece(cut, &records, true);
+            let bytes = entries.len();
+            tracing::error!(tag = %chunk.tag, bytes, "a record is dropped: its receiver refuses it alone, and takes others");
+            self.settle_piece(cut, &records, bytes, true);
             return Vec::new();
         }
         let middle = records.start + records.len() / 2;
-        let halves = [records.start..middle, middle..records.end];
-        halves.into_iter().filter_map(|records| self.piece(cut, records)).collect()
+        let end = |record: usize| record.checked_sub(1).map_or(0, |last| chunk.marks[last].end as usize);
+        let (first, second) = entries.split_at(end(middle) - end(records.start));
+        let piece = |records, entries: &[u8]| {
+            let (id, tag, entries) = (new_id(), chunk.tag.clone(), entries.to_vec());
+            Parcel {
+                content: Content::Piece { cut, id, tag, records, entries },
+                refusals: Refusals::default(),
+            }
+        };
+        vec![piece(records.start..middle, first), piece(middle..records.end, second)]
     }
 
-    fn piece(&self, cut: u64, records: Range<usize>) -> Option<Parcel> {
-        let Cut { chunk, entries, .. } = self.cuts.get(&cut)?;
-        let entries = entries.get(bytes_of(&chunk.marks, &records))?.to_vec();
-        let content = Content::Piece { cut, id: new_id(), tag: chunk.tag.clone(), records, entries };
-        Some(Parcel { content, refusals: Refusals::default() })
-    }
-
-    fn settle_piece(&mut self, cut: u64, records: &Range<usize>, rejected: bool) {
+    fn settle_piece(&mut self, cut: u64, records: &Range<usize>, bytes: usize, rejected: bool) {
         let Some(open) = self.cuts.get_mut(&cut) else { return };
-        open.open_records = open.open_records.saturating_sub(records.len());
-        if rejected {
-            open.rejected.extend(records.clone());
-        }
+        open.settle(records, bytes, rejected);
         if open.open_records == 0
             && let Some(mut whole) = self.cuts.remove(&cut)
         {
@@ -196,19 +206,71 @@ impl Parcels {
     }
 }
 
-fn bytes_of(marks: &[RecordMark], records: &Range<usize>) -> Range<usize> {
-    let start = records.start.checked_sub(1).map_or(0, |before| marks[before].end as usize);
-    start..marks[records.end - 1].end as usize
+// === impl Cut ===
+
+impl Cut {
+    /// Its pieces hold so many bytes.
+    fn new(mut chunk: Chunk, open_bytes: usize) -> Self {
+        chunk.credit.set_bytes(open_bytes);
+        Cut { open_records: chunk.marks.len(), chunk, open_bytes, rejected: Vec::new() }
+    }
+
+    fn settle(&mut self, records: &Range<usize>, bytes: usize, rejected: bool) {
+        self.open_records = self.open_records.saturating_sub(records.len());
+        self.open_bytes = self.open_bytes.saturating_sub(bytes);
+        self.chunk.credit.set_bytes(self.open_bytes);
+        if rejected {
+            self.rejected.extend(records.clone());
+        }
+    }
 }
 
-fn uncompressed(chunk: &Chunk) -> Option<Vec<u8>> {
+/// Takes the entries out of a chunk, as they were encoded.
+fn uncompressed(chunk: &mut Chunk) -> Option<Vec<u8>> {
     match chunk.compression {
-        Compression::None => Some(chunk.entries.clone()),
+        Compression::None => {}
         Compression::Gzip => {
             let mut entries = Vec::new();
             flate2::read::GzDecoder::new(&chunk.entries[..]).read_to_end(&mut entries).ok()?;
-            Some(entries)
+            chunk.entries = entries;
         }
-        Compression::Zstd => zstd::decode_all(&chunk.entries[..]).ok(),
+        Compression::Zstd => chunk.entries = zstd::decode_all(&chunk.entries[..]).ok()?,
+    }
+    Some(std::mem::take(&mut chunk.entries))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::account::Accounts;
+    use crate::checkpoint::ledger::SharedLane;
+    use crate::delivery::chunk::RecordMark;
+    use crate::delivery::memory::Share;
+
+    const RECORD: usize = 100;
+
+    fn chunk(records: usize, share: &Arc<Share>) -> Chunk {
+        let accounts = Accounts::register(&prometheus::Registry::new()).unwrap();
+        let receipt = SharedLane::new(0, accounts.output("out")).reserve(Vec::new());
+        let mark = |record: usize| RecordMark { end: ((record + 1) * RECORD) as u32, source: 1 };
+        let (marks, entries) = ((0..records).map(mark).collect(), vec![0; records * RECORD]);
+        Chunk::new("tag".into(), entries, Compression::None, marks, receipt, share.try_take().unwrap())
+    }
+
+    /// Otherwise a few of them fill the output's share, and nothing comes any more by which a receiver that refuses them
+    /// could be told from one that is away.
+    #[test]
+    fn a_chunk_of_which_one_record_is_left_takes_no_more_memory_than_that() {
+        let share = Share::new(1 << 20, 1 << 20, Vec::new());
+        let (mut parcels, mut left) = (Parcels::default(), vec![Parcel::whole(chunk(64, &share))]);
+        assert_eq!(share.used(), 1 << 20);
+        while left[0].records() > 1 {
+            let again = parcels.cut(left.pop().unwrap());
+            left = again;
+            parcels.acknowledged(left.pop().unwrap());
+        }
+        assert_eq!(share.used(), RECORD);
+        parcels.acknowledged(left.pop().unwrap());
+        assert_eq!(share.used(), 0);
     }
 }

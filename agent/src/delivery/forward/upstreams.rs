@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use crate::config;
+use crate::delivery::forward::connection::ConnectionId;
 use crate::delivery::forward::parcel::Parcel;
 
 /// What one connection holds, sent or about to be: parcels, however small, and bytes, but for the last parcel. Where an
@@ -66,6 +68,15 @@ impl Upstreams {
 
     pub(super) fn get(&mut self, index: usize) -> &mut Upstream {
         &mut self.0[index]
+    }
+
+    /// The next connection of a receiver: what it is called, and what it is to send.
+    pub(super) fn open(&mut self, index: usize) -> (ConnectionId, mpsc::Receiver<Parcel>) {
+        let upstream = &mut self.0[index];
+        let (sender, receiver) = mpsc::channel(PIPELINE_PARCELS);
+        upstream.connection += 1;
+        upstream.parcels = Some(sender);
+        (ConnectionId { upstream: index, number: upstream.connection }, receiver)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -136,8 +147,25 @@ impl Upstream {
         }
     }
 
-    /// A parcel of so many bytes goes to its connection.
-    pub(super) fn gets(&mut self, bytes: usize) {
+    /// Gives a parcel to its connection.
+    ///
+    /// # Errors
+    /// `Closed` when there is none, or one that takes nothing more: it retires, or its end is still to be told.
+    pub(super) fn give(&mut self, parcel: Parcel) -> Result<(), TrySendError<Parcel>> {
+        let bytes = parcel.entries().len();
+        let result = match &self.parcels {
+            Some(parcels) => parcels.try_send(parcel),
+            None => Err(TrySendError::Closed(parcel)),
+        };
+        match &result {
+            Ok(()) => self.gets(bytes),
+            Err(TrySendError::Closed(_)) => self.parcels = None,
+            Err(TrySendError::Full(_)) => {}
+        }
+        result
+    }
+
+    fn gets(&mut self, bytes: usize) {
         self.in_flight += 1;
         self.bytes_in_flight += bytes;
     }
@@ -165,10 +193,10 @@ impl Upstream {
         self.health = Health::Idle;
     }
 
-    /// The connection failed; true when that is news.
-    pub(super) fn failed(&mut self, now: Instant) -> bool {
+    /// The connection failed; true when that is news. `jitter` makes a pause longer or shorter.
+    pub(super) fn failed(&mut self, now: Instant, jitter: fn(Duration) -> Duration) -> bool {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
-        self.health = Health::Down(now + jittered(pause));
+        self.health = Health::Down(now + jitter(pause));
         self.failures += 1;
         self.failures == 1
     }
@@ -206,9 +234,9 @@ mod tests {
             counts[all.choose(Instant::now()).unwrap()] += 1;
         }
         assert_eq!(counts, [300, 100, 0]);
-        assert!(all.get(0).failed(Instant::now()));
+        assert!(all.get(0).failed(Instant::now(), jittered));
         assert_eq!(all.choose(Instant::now()), Some(1));
-        all.get(1).failed(Instant::now());
+        all.get(1).failed(Instant::now(), jittered);
         assert_eq!(all.choose(Instant::now()), Some(2), "only now the standby");
         tokio::time::advance(Duration::from_secs(1)).await;
         let chosen: std::collections::BTreeSet<_> =
@@ -227,12 +255,12 @@ mod tests {
         let mut all = upstreams(&[(1, false)]);
         let upstream = all.get(0);
         for _ in 0..40 {
-            upstream.failed(Instant::now());
+            upstream.failed(Instant::now(), jittered);
         }
         assert!(all.next_retry(Instant::now()).unwrap() <= Instant::now() + LONGEST_PAUSE * 3 / 2);
         let upstream = all.get(0);
         upstream.acknowledged();
-        upstream.failed(Instant::now());
+        upstream.failed(Instant::now(), jittered);
         assert!(all.next_retry(Instant::now()).unwrap() <= Instant::now() + FIRST_PAUSE * 3 / 2);
     }
 

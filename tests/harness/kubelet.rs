@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+
 /// containerd's `max_container_log_line_size`.
 pub const MAX_LINE: usize = 16 << 10;
 
@@ -52,10 +54,12 @@ impl Node {
         self.directory.path()
     }
 
-    /// The checkpoints that an agent with its data here has left; the ones before, while it renames them.
-    pub fn checkpoints(&self) -> String {
+    /// The files in the checkpoint that an agent with its data here has left; in the one before, while it renames them.
+    pub fn saved_files(&self) -> Vec<Value> {
         let read = |name: &str| fs::read_to_string(self.path().join("data").join(name)).ok();
-        read("checkpoints").or_else(|| read("checkpoints.previous")).unwrap_or_default()
+        let text = read("checkpoints").or_else(|| read("checkpoints.previous")).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["first_line"].is_string()).collect()
     }
 
     /// Starts a container: namespace `ns`, container `app`, UID `uid-POD`.
@@ -83,7 +87,7 @@ impl Node {
     }
 
     /// Writes a v1 List of pods beside the logs, at once and whole.
-    pub fn write_pods(&self, pods: &[serde_json::Value]) {
+    pub fn write_pods(&self, pods: &[Value]) {
         let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": pods });
         fs::write(self.path().join("pods.json.new"), list.to_string()).unwrap();
         fs::rename(self.path().join("pods.json.new"), self.path().join("pods.json")).unwrap();
@@ -91,7 +95,7 @@ impl Node {
 }
 
 /// A pod of `container` as the API serves it, of the Deployment `POD-owner`.
-pub fn pod(name: &str, annotations: &serde_json::Value) -> serde_json::Value {
+pub fn pod(name: &str, annotations: &Value) -> Value {
     serde_json::json!({
         "metadata": {
             "name": name, "namespace": "ns", "uid": format!("uid-{name}"),

@@ -10,7 +10,6 @@ mod tenants;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::Value;
 use sidelight_tests::agent::Agent;
 use sidelight_tests::dice::Dice;
 use sidelight_tests::eventually;
@@ -55,9 +54,8 @@ fn kill_9_fifty_times_loses_nothing() {
 
 /// Bytes of a container that are acknowledged by what an agent has left on the disk, in all its files.
 fn saved_bytes(node: &Node, container: &str) -> u64 {
-    let saved = node.checkpoints();
-    let files = saved.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let of_container = files.filter(|file| file["pod"] == container);
+    let files = node.saved_files();
+    let of_container = files.iter().filter(|file| file["pod"] == container);
     of_container.filter_map(|file| file["outputs"]["forward"].as_u64()).sum()
 }
 

@@ -182,10 +182,7 @@ fn a_record_open_on_one_stream_repeats_and_damages_nothing_of_the_other() {
     eventually("the second file is saved as read", || {
         // The group grows, so that it stays open.
         log.line("stderr", "   0: app::main");
-        let checkpoints = node.checkpoints();
-        let read =
-            checkpoints.lines().filter(|line| line.contains("first_line") && !line.contains("\"forward\":0"));
-        read.count() > 0
+        node.saved_files().iter().any(|file| file["outputs"]["forward"] != 0)
     });
     agent.kill();
     log.lines(20, 100);
@@ -271,7 +268,7 @@ fn what_is_deleted_while_no_agent_runs_is_counted_as_lost() {
     server.listen();
     let agent = fault.watch(start(&node, &server));
     eventually("the loss is counted", || agent.metric("sidelight_log_source_bytes_dropped_total") > 0.0);
-    eventually("and saved", || !node.checkpoints().contains("first_line"));
+    eventually("and saved", || node.saved_files().is_empty());
     fault.look(&agent);
     agent.kill();
     let agent = fault.watch(start(&node, &server));
@@ -297,7 +294,7 @@ fn what_cannot_be_opened_in_one_pod_hides_no_loss_of_another() {
     let sizes = [0, 1].map(|pod: usize| std::fs::metadata(logs[pod].path()).unwrap().len());
     eventually("they are seen", || agent.metric("sidelight_log_lag_bytes") == (sizes[0] + sizes[1]) as f64);
     assert_eq!(agent.stop(), 0);
-    assert_eq!(node.checkpoints().matches("first_line").count(), 2, "{} {sizes:?}", node.checkpoints());
+    assert_eq!(node.saved_files().len(), 2, "{:?} of {sizes:?}", node.saved_files());
     logs.iter().for_each(|log| std::fs::remove_file(log.path()).unwrap());
     let fifo = logs[0].directory.join("1.log");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
@@ -306,10 +303,10 @@ fn what_cannot_be_opened_in_one_pod_hides_no_loss_of_another() {
     let agent = Agent::start(BINARY, node.path(), &config);
     let lost = || agent.metric("sidelight_log_source_bytes_dropped_total");
     eventually("the loss in one pod", || lost() == sizes[0] as f64);
-    eventually("it is saved", || node.checkpoints().matches("first_line").count() == 1);
+    eventually("it is saved", || node.saved_files().len() == 1);
     std::fs::remove_file(&link).unwrap();
     eventually("that in the other, with the next rescan", || lost() == (sizes[0] + sizes[1]) as f64);
-    eventually("it is saved as well", || !node.checkpoints().contains("first_line"));
+    eventually("it is saved as well", || node.saved_files().is_empty());
 }
 
 /// Scenario: a container begins and writes while its receiver is away; kill -9; its files go while no agent runs.
@@ -323,7 +320,7 @@ fn what_was_never_acknowledged_is_counted_as_well() {
     let mut log = node.container("a");
     log.lines(100, 100);
     let size = std::fs::metadata(log.path()).unwrap().len();
-    eventually("its size is saved", || node.checkpoints().contains(&format!("\"size\":{size}")));
+    eventually("its size is saved", || node.saved_files().iter().any(|file| file["size"] == size));
     agent.kill();
     log.delete_pod();
     server.listen();
@@ -353,5 +350,5 @@ fn a_file_that_no_reader_has_come_to_is_in_the_checkpoints() {
     eventually("the empty file is open", || agent.api("/api/v1/files").to_string().contains("\"new\""));
     log.lines(10, 100);
     let size = std::fs::metadata(log.path()).unwrap().len();
-    eventually("its size is saved", || node.checkpoints().contains(&format!("\"size\":{size}")));
+    eventually("its size is saved", || node.saved_files().iter().any(|file| file["size"] == size));
 }

@@ -180,12 +180,10 @@ impl World {
 
     /// Whether the checkpoint on the disk knows all bytes of a deleted pod.
     fn has_saved(&self, pod: &Pod) -> bool {
-        let checkpoint = self.node.checkpoints();
-        let mut lines = checkpoint.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.any(|line| {
-            line["namespace"] == pod.name()
-                && Some(line["size"].as_u64()) == Some(pod.deleted)
-                && OUTPUTS.iter().all(|output| line["outputs"][output].is_u64())
+        self.node.saved_files().iter().any(|file| {
+            file["namespace"] == pod.name()
+                && Some(file["size"].as_u64()) == Some(pod.deleted)
+                && OUTPUTS.iter().all(|output| file["outputs"][output].is_u64())
         })
     }
 

@@ -12,6 +12,7 @@ mod watch;
 pub use store::Store;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 /// Annotations that give the UID under which the kubelet keeps a static pod's logs (`pkg/kubelet/types/pod_update.go`).
 const STATIC_POD_HASHES: [&str; 2] = ["kubernetes.io/config.hash", "kubernetes.io/config.mirror"];
 
-/// What records need to know of a pod, and nothing else.
+/// What records and targets need to know of a pod, and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pod {
@@ -33,6 +34,14 @@ pub struct Pod {
     pub name: String,
     /// IP address, once it has one.
     pub ip: Option<String>,
+    /// All its addresses, of which that is the first: one of each family.
+    pub ips: Vec<IpAddr>,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// It has been told to end.
+    pub deleting: bool,
+    /// Its addresses are the node's, and so are its ports.
+    pub host_network: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations.
@@ -54,6 +63,23 @@ pub struct Owner {
     pub name: String,
 }
 
+/// A pod's `status.phase`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Not all of its containers have begun.
+    Pending,
+    /// At least one container runs, or is about to.
+    Running,
+    /// All have ended well.
+    Succeeded,
+    /// All have ended, and not all of them well.
+    Failed,
+    /// The node has not been heard of.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
 /// A container of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -70,6 +96,33 @@ pub struct Container {
     pub restart_count: u32,
     /// Whether this run of it is over.
     pub terminated: bool,
+    /// What it is in its pod.
+    pub kind: ContainerKind,
+    /// The TCP ports that it declares.
+    pub ports: Vec<ContainerPort>,
+}
+
+/// What a container is in its pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerKind {
+    /// One of `containers`.
+    #[default]
+    Regular,
+    /// One of `initContainers` that is restarted for ever: it runs beside the others.
+    Sidecar,
+    /// One of `initContainers`: it ends before the others begin.
+    Init,
+    /// Added for debugging.
+    Ephemeral,
+}
+
+/// A TCP port that a container declares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerPort {
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Its number.
+    pub number: u16,
 }
 
 /// Where pods come from.

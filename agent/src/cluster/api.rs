@@ -1,11 +1,12 @@
 //! A pod as the API serves it, but for what nobody here reads: the rest, `managedFields` above all, is not even decoded.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Container, Pod, owner};
+use super::{Container, ContainerKind, ContainerPort, Phase, Pod, owner};
 
 /// What `kubectl apply` puts there: the whole manifest once more, of no use to a record.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -44,6 +45,7 @@ struct Metadata {
     labels: Option<BTreeMap<String, String>>,
     annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
+    deletion_timestamp: Option<IgnoredAny>,
 }
 
 /// metav1 OwnerReference.
@@ -58,16 +60,27 @@ pub(super) struct OwnerReference {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
+    host_network: bool,
     init_containers: Vec<SpecContainer>,
     containers: Vec<SpecContainer>,
     ephemeral_containers: Vec<SpecContainer>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct SpecContainer {
     name: String,
     image: String,
+    ports: Vec<SpecPort>,
+    restart_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct SpecPort {
+    name: Option<String>,
+    container_port: u16,
+    protocol: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -75,9 +88,18 @@ struct SpecContainer {
 struct Status {
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<PodIp>,
+    phase: Phase,
     init_container_statuses: Vec<ContainerStatus>,
     container_statuses: Vec<ContainerStatus>,
     ephemeral_container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct PodIp {
+    ip: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -130,27 +152,52 @@ impl ApiPod {
             .chain(status.container_statuses)
             .chain(status.ephemeral_container_statuses)
             .collect();
-        let specs = spec.init_containers.into_iter().chain(spec.containers).chain(spec.ephemeral_containers);
+        let kinds = [
+            (spec.init_containers, ContainerKind::Init),
+            (spec.containers, ContainerKind::Regular),
+            (spec.ephemeral_containers, ContainerKind::Ephemeral),
+        ];
+        let specs =
+            kinds.into_iter().flat_map(|(specs, kind)| specs.into_iter().map(move |spec| (spec, kind)));
         Pod {
             owner: owner::of(metadata.owner_references.unwrap_or_default(), &labels),
             uid: metadata.uid,
             namespace: metadata.namespace,
             name: metadata.name,
+            ips: addresses(&status.pod_ips, status.pod_ip.as_deref()),
             ip: status.pod_ip,
+            phase: status.phase,
+            deleting: metadata.deletion_timestamp.is_some(),
+            host_network: spec.host_network,
             annotations,
             labels,
-            containers: specs.map(|spec| container(spec, &statuses)).collect(),
+            containers: specs.map(|(spec, kind)| container(spec, kind, &statuses)).collect(),
             namespace_labels: None,
         }
     }
 }
 
+/// `status.podIPs`; a pod that was written by hand may have `podIP` alone.
+fn addresses(all: &[PodIp], first: Option<&str>) -> Vec<IpAddr> {
+    let mut texts: Vec<&str> = all.iter().map(|address| address.ip.as_str()).collect();
+    if texts.is_empty() {
+        texts.extend(first);
+    }
+    texts.into_iter().filter_map(|text| text.parse().ok()).collect()
+}
+
 /// Image and hash are taken from where Fluent Bit takes them: the status (`kube_meta.c`, `extract_container_hash`).
-fn container(spec: SpecContainer, statuses: &[ContainerStatus]) -> Container {
+fn container(spec: SpecContainer, kind: ContainerKind, statuses: &[ContainerStatus]) -> Container {
+    let restarts_for_ever = kind == ContainerKind::Init && spec.restart_policy == "Always";
+    let kind = if restarts_for_ever { ContainerKind::Sidecar } else { kind };
+    let tcp = spec.ports.into_iter().filter(|port| port.protocol.is_empty() || port.protocol == "TCP");
+    let ports = tcp.map(|port| ContainerPort { name: port.name, number: port.container_port }).collect();
     let Some(status) = statuses.iter().find(|status| status.name == spec.name) else {
-        return Container { name: spec.name, image: spec.image, ..Container::default() };
+        return Container { name: spec.name, image: spec.image, kind, ports, ..Container::default() };
     };
     Container {
+        kind,
+        ports,
         image: if status.image.is_empty() { spec.image } else { status.image.clone() },
         image_id: without_scheme(&status.image_id),
         id: without_scheme(&status.container_id),
@@ -190,10 +237,35 @@ mod tests {
             id: Some("34".into()),
             restart_count: 5,
             terminated: true,
+            ..Container::default()
         };
         let new = Container { name: "new".into(), image: "busybox".into(), ..Container::default() };
         assert_eq!(pod.containers, [app, new]);
         assert_eq!(pod.ip.as_deref(), Some("10.1.2.3"));
         assert_eq!(pod.annotations.keys().collect::<Vec<_>>(), ["a"], "not the manifest once more");
+        assert_eq!(pod.ips, ["10.1.2.3".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn a_pod_says_where_it_can_be_reached_and_how_long() {
+        let pod: ApiPod = serde_json::from_value(json!({
+            "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"hostNetwork": true,
+                "initContainers": [{"name": "init"}, {"name": "proxy", "restartPolicy": "Always"}],
+                "containers": [{"name": "app", "ports": [{"name": "metrics", "containerPort": 9090, "protocol": "TCP"},
+                    {"containerPort": 53, "protocol": "UDP"}, {"containerPort": 80}]}]},
+            "status": {"podIP": "10.1.2.3", "podIPs": [{"ip": "10.1.2.3"}, {"ip": "fd00::3"}], "phase": "Running"},
+        }))
+        .unwrap();
+        let pod = pod.into_pod();
+        assert!(pod.deleting && pod.host_network);
+        assert_eq!(pod.phase, Phase::Running);
+        assert_eq!(pod.ips, ["10.1.2.3", "fd00::3"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+        let kinds: Vec<_> = pod.containers.iter().map(|container| container.kind).collect();
+        assert_eq!(kinds, [ContainerKind::Init, ContainerKind::Sidecar, ContainerKind::Regular]);
+        let port = |name: Option<&str>, number| ContainerPort { name: name.map(str::to_owned), number };
+        assert_eq!(pod.containers[2].ports, [port(Some("metrics"), 9090), port(None, 80)]);
+        let odd: ApiPod = serde_json::from_value(json!({"status": {"phase": "Odd"}})).unwrap();
+        assert_eq!(odd.into_pod().phase, Phase::Unknown);
     }
 }

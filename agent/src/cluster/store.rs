@@ -126,6 +126,7 @@ impl Store {
         if let Some(entry) = self.lock().entries.get_mut(&uid) {
             entry.deleted = true;
         }
+        self.changed();
     }
 
     /// A whole list was seen: what is not in it is deleted.
@@ -137,7 +138,7 @@ impl Store {
             changed |= pods.insert(pod);
         }
         for (_, entry) in pods.entries.iter_mut().filter(|(uid, _)| !present.contains(*uid)) {
-            entry.deleted = true;
+            changed |= !std::mem::replace(&mut entry.deleted, true);
         }
         // Before anybody can see a pod of the list.
         let is_first = !self.0.synced.swap(true, Ordering::AcqRel);
@@ -190,12 +191,18 @@ impl Store {
         self.changed();
     }
 
+    /// The pods that Kubernetes knows now.
+    pub fn present(&self) -> Vec<Arc<Pod>> {
+        let pods = self.lock();
+        pods.entries.values().filter(|entry| !entry.deleted).map(|entry| entry.pod.clone()).collect()
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<Pod>> {
         self.lock().entries.values().map(|entry| entry.pod.clone()).collect()
     }
 
     /// Changes from now on, for those who wait in a task.
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+    pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.version.subscribe()
     }
 

@@ -34,10 +34,10 @@ seeds:
 cluster action:
     {{ if action == "test" { "tests/cluster/cluster enter cargo test -p sidelight-agent --test system -- --ignored real_kubernetes --test-threads=1" } else { "tests/cluster/cluster " + action } }}
 
-# The Forward output against receivers of other projects
+# The outputs against receivers of other projects; needs Debian's prometheus, prometheus-node-exporter, victoria-metrics
 receivers:
     tests/receivers/build
-    cargo test -p sidelight-agent --test system -- --ignored real_receivers
+    cargo test -p sidelight-agent --test system -- --ignored real_receivers real_prometheus
 
 # What was sent, delivered, dropped and repeated under each fault; `just faults --root` adds those that need root
 faults *arguments:

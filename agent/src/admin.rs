@@ -4,6 +4,7 @@ pub mod explain;
 mod gauges;
 pub(crate) mod page;
 pub mod status;
+pub mod targets;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::config::{self, Config};
 use crate::delivery::memory::Share;
 use crate::delivery::status::OutputStatus;
 use crate::logs::container::Inventory;
+use crate::metrics::scraping::States;
 
 /// `/livez` fails when a thread with work to do has made no step for so long.
 const STALL: Duration = Duration::from_secs(30);
@@ -49,6 +51,8 @@ pub struct View {
     pub pods: Store,
     /// The outputs by index.
     pub outputs: Vec<OutputView>,
+    /// What is known of each target.
+    pub states: States,
 }
 
 /// Whether the agent is alive and ready, and what it is doing: latest values.
@@ -189,6 +193,7 @@ fn answer_api(request: &Request, health: &Health) -> Response {
     match request.path.as_str() {
         "/" => Response::html(page::render(&view)),
         "/api/v1/files" => json(&status::files(&view)),
+        "/api/v1/targets" => json(&targets::targets(&view)),
         "/api/v1/outputs" => json(&status::outputs(&view)),
         "/api/v1/config" => json(&*view.config),
         "/api/v1/explain" => match request.param("pod").and_then(|pod| pod.split_once('/')) {

@@ -1,6 +1,7 @@
 //! Puts the parts together. The only file that knows every part.
 
 mod pipeline;
+mod scraping;
 mod watched;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,9 @@ use crate::checkpoint::account::Accounts;
 use crate::checkpoint::store::{DataDir, DataDirError, Saved};
 use crate::cluster;
 use crate::config::{Config, MetadataSource};
+use crate::delivery::remote_write;
 use crate::logs::metrics::LogMetrics;
+use crate::metrics::scraping::ScrapeMetrics;
 
 /// How long before the end of the grace period waiting for acknowledgements ends.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -37,6 +40,8 @@ pub struct Parts {
     pub(crate) registry: Registry,
     pub(crate) accounts: Accounts,
     pub(crate) metrics: LogMetrics,
+    pub(crate) scrapes: ScrapeMetrics,
+    pub(crate) remote_write: remote_write::Metrics,
     pub(crate) pods: cluster::Store,
     pub(crate) health: Arc<Health>,
 }
@@ -65,6 +70,8 @@ impl Parts {
         Ok(Parts {
             accounts: Accounts::register(&registry)?,
             metrics: LogMetrics::register(&registry)?,
+            scrapes: ScrapeMetrics::register(&registry)?,
+            remote_write: remote_write::Metrics::register(&registry)?,
             pods: cluster::Store::new(),
             health: Health::new(&registry)?,
             registry,

@@ -54,6 +54,8 @@ enum Command {
     },
     /// Lists the log files and how far each output is in them.
     Files(Ask),
+    /// Lists what is scraped, and what is not and why.
+    Targets(Ask),
     /// Lists the outputs and what became of the bytes they read.
     Outputs(Ask),
     /// Reads a page of metrics from standard input, strictly: says nothing if it is right, else where it is not.
@@ -62,7 +64,7 @@ enum Command {
         #[arg(long, value_name = "FORMAT")]
         format: Option<MetricsFormat>,
     },
-    /// Says why a pod's logs arrive, or do not.
+    /// Says why a pod's logs and metrics arrive, or do not.
     Explain {
         /// NAMESPACE/NAME
         pod: String,
@@ -112,6 +114,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check { file } => check(&file),
         Command::ParseMetrics { format } => parse_metrics(format),
         Command::Files(ask) => ask::files(&ask.admin, ask.output),
+        Command::Targets(ask) => ask::targets(&ask.admin, ask.output),
         Command::Outputs(ask) => ask::outputs(&ask.admin, ask.output),
         Command::Explain { pod, ask } => ask::explain(&ask.admin, &pod, ask.output),
     };

@@ -36,6 +36,8 @@ pub struct Config {
     pub annotations: Annotations,
     /// The way of a log line.
     pub logs: Logs,
+    /// The way of a sample.
+    pub metrics: Metrics,
     /// Files that secrets and certificates were read from; watched for changes.
     #[serde(skip)]
     pub watched_files: Vec<PathBuf>,
@@ -120,6 +122,60 @@ pub struct Logs {
     /// Top-level keys that records have for themselves, those of `add` among them.
     #[serde(skip)]
     pub taken_keys: Vec<String>,
+}
+
+/// The way of a sample.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
+pub struct Metrics {
+    pub select: MetricSelect,
+    pub prometheus_io: bool,
+    #[serde(serialize_with = "globs")]
+    pub namespaces: GlobList,
+    #[serde(serialize_with = "duration")]
+    pub interval: Duration,
+    #[serde(serialize_with = "duration")]
+    pub timeout: Duration,
+    pub job: String,
+    #[serde(serialize_with = "size")]
+    pub body_limit: u64,
+    #[serde(serialize_with = "globs")]
+    pub honor_labels_namespaces: GlobList,
+    pub outputs: Vec<MetricOutput>,
+}
+
+/// Where samples go.
+#[derive(Clone, Debug, Serialize)]
+pub struct MetricOutput {
+    /// Unique.
+    pub name: String,
+    /// What this output gets.
+    #[serde(rename = "match")]
+    pub matching: Match,
+    /// The receiver.
+    pub remote_write: RemoteWrite,
+}
+
+/// A receiver of Prometheus's remote write.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
+pub struct RemoteWrite {
+    pub url: String,
+    #[serde(skip)]
+    pub bearer_token: Option<Secret>,
+    pub tls: Tls,
+    #[serde(serialize_with = "duration")]
+    pub flush_interval: Duration,
+}
+
+/// Which pods are scraped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricSelect {
+    /// Those that ask for it.
+    Annotated,
+    /// None.
+    None,
 }
 
 /// Which containers are read.
@@ -294,6 +350,10 @@ impl Config {
             ),
             ("payload (memory_budget)", self.memory_budget),
             ("connections (each output)", outputs * (256 << 10)),
+            (
+                "samples that wait (each output of metrics)",
+                self.metrics.outputs.len() as u64 * QUEUE_BYTES as u64,
+            ),
         ]
     }
 
@@ -302,6 +362,9 @@ impl Config {
         self.memory_budget / (self.logs.outputs.len() as u64).max(1)
     }
 }
+
+/// Compressed requests that wait for their receiver, for each output of metrics.
+pub const QUEUE_BYTES: usize = 16 << 20;
 
 /// Bytes that a reader takes from a file at once. Large enough that the system call does not count beside the work
 /// on its lines, small enough to stay in a second-level cache.

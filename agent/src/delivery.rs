@@ -4,6 +4,7 @@ pub mod chunk;
 pub mod compression;
 pub mod forward;
 pub mod memory;
+pub mod remote_write;
 pub mod secret;
 pub mod status;
 pub mod stdout;

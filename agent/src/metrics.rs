@@ -1,3 +1,10 @@
 //! The way of a sample.
 
+pub mod discover;
 pub mod exposition;
+pub mod outputs;
+mod protobuf;
+pub mod scrape;
+pub mod scraping;
+pub mod series;
+pub mod write_request;

@@ -11,9 +11,12 @@
 pub mod agent;
 pub mod api_server;
 pub mod dice;
+pub mod exporter;
 pub mod fault;
 pub mod forward_server;
+pub mod http;
 pub mod kubelet;
+pub mod remote_write_server;
 pub mod tls;
 
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::admin::View;
+use crate::admin::targets::{self, TargetStatus, of_pod};
 use crate::logs::container::Container;
 use crate::logs::settings::Takes;
 
@@ -15,6 +16,8 @@ pub struct Explanation {
     pub verdict: String,
     /// One for each container.
     pub logs: Vec<ContainerExplanation>,
+    /// One for each target, and for what is not one.
+    pub metrics: Vec<TargetExplanation>,
 }
 
 /// One container.
@@ -23,6 +26,19 @@ pub struct ContainerExplanation {
     /// Its name.
     pub container: String,
     /// Whether its lines are sent to at least one output.
+    pub collected: bool,
+    /// Why, or why not.
+    pub reason: String,
+    /// What to do; empty when all is well.
+    pub hint: String,
+}
+
+/// One target, or a reason why there is none.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TargetExplanation {
+    /// Where it is scraped; empty where nothing is.
+    pub url: String,
+    /// Whether its newest scrape has arrived here.
     pub collected: bool,
     /// Why, or why not.
     pub reason: String,
@@ -58,7 +74,26 @@ pub(super) fn explain(view: &View, namespace: &str, name: &str) -> Explanation {
         (_, 0) => "not collected",
         _ => "partly collected",
     };
-    Explanation { pod: format!("{namespace}/{name}"), verdict: verdict.to_owned(), logs }
+    let metrics = known.iter().flat_map(|pod| of_pod(view, pod)).map(explain_target).collect();
+    Explanation { pod: format!("{namespace}/{name}"), verdict: verdict.to_owned(), logs, metrics }
+}
+
+fn explain_target(target: TargetStatus) -> TargetExplanation {
+    let collected = target.state == targets::UP;
+    let hint = match target.state.as_str() {
+        targets::DOWN => {
+            "see whether the container serves this page; sidelight.dev/metrics.port and metrics.path say which"
+        }
+        targets::SKIPPED | targets::UP => "",
+        _ => "it is scraped within its interval",
+    };
+    let error = target.last_error.unwrap_or_default();
+    let reason = match target.state.as_str() {
+        targets::UP => format!("{} samples, {} series", target.samples, target.series),
+        targets::DOWN => error,
+        _ => target.reason,
+    };
+    TargetExplanation { url: target.url, collected, reason, hint: hint.to_owned() }
 }
 
 fn explain_container(view: &View, container: &Container) -> ContainerExplanation {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::admin::{Health, OutputView, View};
 use crate::app::Parts;
+use crate::app::scraping::ScrapingThread;
 use crate::checkpoint::store::{self, Saved};
 use crate::config::{Config, Output, OutputKind};
 use crate::delivery::memory::Share;
@@ -24,6 +25,7 @@ use crate::logs::generation::Generation;
 use crate::logs::lane::Lane;
 use crate::logs::reader::{Order, Reader};
 use crate::logs::record::NamespaceLimits;
+use crate::metrics::scraping::States;
 use crate::wake::Wake;
 
 /// Chunks that wait for a delivery of one output, at most: enough that it never waits for a reader. What is read further
@@ -43,6 +45,7 @@ pub(super) struct Pipeline {
     order: Arc<Order>,
     readers: Vec<JoinHandle<()>>,
     discovery: Option<DiscoveryThread>,
+    scraping: Option<ScrapingThread>,
     deliveries: JoinSet<()>,
     stop_deliveries: watch::Sender<Option<Instant>>,
     /// Slots committed, and saved generations that nobody has claimed, when last looked at.
@@ -104,7 +107,9 @@ impl Pipeline {
         let readers = start_readers(&config, parts, &inventory, &order, lanes)?;
         let (saved, scanned) = (Arc::new(Mutex::new(saved)), Arc::<FirstScan>::default());
         let pods = parts.pods.clone();
-        let view = Arc::new(View { config: config.clone(), inventory, pods, outputs });
+        let states = States::default();
+        let scraping = ScrapingThread::start(&config, parts, &states)?;
+        let view = Arc::new(View { config: config.clone(), inventory, pods, outputs, states });
         Ok(Pipeline {
             output_names: config.logs.outputs.iter().map(|output| output.name.clone()).collect(),
             discovery: Some(DiscoveryThread::start(
@@ -114,6 +119,7 @@ impl Pipeline {
                 containers,
                 scanned.clone(),
             )?),
+            scraping,
             view,
             order,
             readers,
@@ -202,19 +208,24 @@ impl Pipeline {
     }
 
     /// Reads on to where the files end now, waits for acknowledgements until the deadline, and ends.
-    pub(super) async fn finish(mut self, deadline: Instant) -> Ended {
-        self.end_discovery().await;
-        self.order.finish();
-        self.end_readers(deadline).await;
-        self.end_deliveries(deadline).await
+    pub(super) async fn finish(self, deadline: Instant) -> Ended {
+        self.end(deadline, Order::finish).await
     }
 
     /// Ends at once, but for the acknowledgements of what was sent.
-    pub(super) async fn hand_over(mut self, deadline: Instant) -> Ended {
-        self.end_discovery().await;
-        self.order.stop();
-        self.end_readers(deadline).await;
-        self.end_deliveries(deadline).await
+    pub(super) async fn hand_over(self, deadline: Instant) -> Ended {
+        self.end(deadline, Order::stop).await
+    }
+
+    async fn end(mut self, deadline: Instant, last_order: fn(&Order)) -> Ended {
+        let scraping = end_scraping(self.scraping.take(), deadline);
+        let logs = async {
+            self.end_discovery().await;
+            last_order(&self.order);
+            self.end_readers(deadline).await;
+            self.end_deliveries(deadline).await
+        };
+        tokio::join!(logs, scraping).0
     }
 
     async fn end_discovery(&mut self) {
@@ -250,6 +261,12 @@ impl Pipeline {
         }
         look_at(&self.generations());
         Ended { checkpoint: self.checkpoint(), containers: self.view.inventory.containers() }
+    }
+}
+
+async fn end_scraping(scraping: Option<ScrapingThread>, deadline: Instant) {
+    if let Some(scraping) = scraping {
+        scraping.end(deadline).await;
     }
 }
 

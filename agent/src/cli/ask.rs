@@ -14,6 +14,7 @@ use super::{Form, print, say};
 use crate::admin::explain::Explanation;
 use crate::admin::page::bytes_text;
 use crate::admin::status::{Files, Outputs};
+use crate::admin::targets::Targets;
 
 /// The admin server answers from memory; what takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,6 +45,24 @@ pub(super) fn files(admin: &str, form: Form) -> u8 {
                 row.extend(numbers);
                 table.row(row);
             }
+        }
+        (table.render(), exit::SUCCESS)
+    })
+}
+
+pub(super) fn targets(admin: &str, form: Form) -> u8 {
+    answer(admin, "/api/v1/targets", form, |targets: &Targets| {
+        let mut table = Table::new(&["NAMESPACE", "POD", "URL", "STATE", "SAMPLES", "SERIES", "REASON"]);
+        for target in &targets.targets {
+            table.row(vec![
+                target.namespace.clone(),
+                target.pod.clone(),
+                target.url.clone(),
+                target.state.clone(),
+                target.samples.to_string(),
+                target.series.to_string(),
+                target.last_error.clone().unwrap_or_else(|| target.reason.clone()),
+            ]);
         }
         (table.render(), exit::SUCCESS)
     })
@@ -94,6 +113,14 @@ pub(super) fn explain(admin: &str, pod: &str, form: Form) -> u8 {
             text.push_str(&format!("  container {}: {mark}: {}\n", container.container, container.reason));
             if !container.hint.is_empty() {
                 text.push_str(&format!("    hint: {}\n", container.hint));
+            }
+        }
+        for target in &explanation.metrics {
+            let mark = if target.collected { "yes" } else { "no" };
+            let url = if target.url.is_empty() { String::new() } else { format!(" {}", target.url) };
+            text.push_str(&format!("  metrics{url}: {mark}: {}\n", target.reason));
+            if !target.hint.is_empty() {
+                text.push_str(&format!("    hint: {}\n", target.hint));
             }
         }
         let code = if explanation.verdict == "unknown pod" { exit::NEGATIVE } else { exit::SUCCESS };

@@ -1,5 +1,6 @@
 //! From the YAML tree to the valid configuration.
 
+mod metrics;
 mod outputs;
 
 use std::path::PathBuf;
@@ -43,6 +44,7 @@ pub(super) fn config(text: &str, environment: Environment<'_>) -> Result<Config,
         kubernetes: kubernetes(root.section("kubernetes", &mut mistakes), &mut mistakes),
         annotations: annotations(root.section("annotations", &mut mistakes), &mut mistakes),
         logs: logs(root.section("logs", &mut mistakes), &mut watched_files, &mut mistakes),
+        metrics: metrics::metrics(root.section("metrics", &mut mistakes), &mut watched_files, &mut mistakes),
         watched_files,
     };
     root.finish(&mut mistakes);

@@ -92,6 +92,19 @@ fn of_prometheus(name: &str) -> Option<&'static str> {
 // === impl MetricAnnotations ===
 
 impl MetricAnnotations {
+    /// The same, with what it does not say taken from `other`: a container's, then its pod's.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        MetricAnnotations {
+            collect: self.collect.or(other.collect),
+            ports: if self.ports.is_empty() { other.ports.clone() } else { self.ports },
+            path: self.path.or_else(|| other.path.clone()),
+            scheme: self.scheme.or(other.scheme),
+            interval: self.interval.or(other.interval),
+            honor_labels: self.honor_labels.or(other.honor_labels),
+        }
+    }
+
     /// Takes in one annotation; keys of other parts change nothing.
     ///
     /// # Errors

@@ -25,15 +25,21 @@ pub(super) fn outputs(
         .into_iter()
         .filter_map(|(path, item)| output(Section::new(&path, item, mistakes), &path, files, mistakes))
         .collect();
-    for (n, output) in outputs.iter().enumerate() {
-        if outputs[..n].iter().any(|other| other.name == output.name) {
+    unique_names(&path, outputs.iter().map(|output| output.name.as_str()), mistakes);
+    outputs
+}
+
+/// Checks the names of the outputs in the list at `path`.
+pub(super) fn unique_names<'a>(path: &str, names: impl Iterator<Item = &'a str>, mistakes: &mut Mistakes) {
+    let names: Vec<&str> = names.collect();
+    for (n, name) in names.iter().enumerate() {
+        if names[..n].contains(name) {
             mistakes.add(
                 &format!("{path}[{n}].name"),
-                format!("{:?} is taken by another output; names are unique", output.name),
+                format!("{name:?} is taken by another output; names are unique"),
             );
         }
     }
-    outputs
 }
 
 fn output(
@@ -60,14 +66,20 @@ fn output(
         _ => "forward",
     };
     let name = section.text("name", default_name, mistakes);
+    let matching = matching(&mut section, mistakes);
+    section.finish(mistakes);
+    Some(Output { name, matching, kind: kind? })
+}
+
+/// Takes the section `match`.
+pub(super) fn matching(section: &mut Section, mistakes: &mut Mistakes) -> Match {
     let mut inner = section.section("match", mistakes);
     let matching = Match {
         namespaces: globs(&mut inner, "namespaces", &["*"], mistakes),
         labels: selector(&mut inner, mistakes),
     };
     inner.finish(mistakes);
-    section.finish(mistakes);
-    Some(Output { name, matching, kind: kind? })
+    matching
 }
 
 fn forward(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Forward {
@@ -147,7 +159,7 @@ fn is_host_and_port(address: &str) -> bool {
     host_is_right && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
-fn secret(
+pub(super) fn secret(
     section: &mut Section,
     key: &'static str,
     file_key: &'static str,
@@ -178,7 +190,7 @@ fn secret(
     }
 }
 
-fn tls(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Tls {
+pub(super) fn tls(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Tls {
     let given = |text: String| Some(text).filter(|text| !text.is_empty());
     let tls = Tls {
         enabled: section.flag("enabled", false, mistakes),

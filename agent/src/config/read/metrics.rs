@@ -1,0 +1,140 @@
+//! `metrics`: what is scraped, and how.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hyper::Uri;
+
+use super::outputs::{matching, secret, tls, unique_names};
+use super::{MINUTES, globs};
+use crate::config::section::{Mistakes, Section, format_duration};
+use crate::config::{MetricOutput, MetricSelect, Metrics, RemoteWrite};
+
+/// What may stand in braces in `job`.
+const PLACEHOLDERS: [&str; 2] = ["namespace", "owner"];
+
+pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Metrics {
+    let metrics = Metrics {
+        select: section.read("select", MetricSelect::Annotated, mistakes, |text| match text {
+            "annotated" => Ok(MetricSelect::Annotated),
+            "none" => Ok(MetricSelect::None),
+            other => Err(format!("{other:?} is not allowed: annotated or none")),
+        }),
+        prometheus_io: section.flag("prometheus_io", true, mistakes),
+        namespaces: globs(&mut section, "namespaces", &["*"], mistakes),
+        interval: section.duration("interval", Duration::from_secs(15), 1_000..=60 * MINUTES, mistakes),
+        timeout: section.duration("timeout", Duration::from_secs(10), 100..=60 * MINUTES, mistakes),
+        job: section.read("job", "{namespace}/{owner}".to_owned(), mistakes, job),
+        body_limit: section.size("body_limit", 64 << 20, 1 << 10..=4 << 30, mistakes),
+        honor_labels_namespaces: globs(&mut section, "honor_labels_namespaces", &[], mistakes),
+        outputs: outputs(&mut section, files, mistakes),
+    };
+    if metrics.timeout > metrics.interval {
+        let (timeout, interval) = (format_duration(metrics.timeout), format_duration(metrics.interval));
+        mistakes.add(
+            &section.path("timeout"),
+            format!("{timeout} is longer than the interval of {interval}; a scrape must end before the next begins"),
+        );
+    }
+    section.finish(mistakes);
+    metrics
+}
+
+/// A template whose braces hold what there is to put in.
+fn job(text: &str) -> Result<String, String> {
+    let mut rest = text;
+    while let Some((_, behind)) = rest.split_once('{') {
+        let name = behind.split_once('}').filter(|(name, _)| PLACEHOLDERS.contains(name));
+        let Some((_, after)) = name else {
+            return Err(format!(
+                "{text:?} is not allowed: in braces may stand {}",
+                PLACEHOLDERS.join(" or ")
+            ));
+        };
+        rest = after;
+    }
+    Ok(text.to_owned())
+}
+
+fn outputs(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Vec<MetricOutput> {
+    let path = section.path("outputs");
+    let items = section.items("outputs", mistakes).unwrap_or_default();
+    let output =
+        |(path, item): (String, yaml_serde::Value), mistakes: &mut Mistakes, files: &mut Vec<PathBuf>| {
+            let mut section = Section::new(&path, item, mistakes);
+            let inner = section.section("remote_write", mistakes);
+            let output = MetricOutput {
+                name: section.text("name", "remote_write", mistakes),
+                matching: matching(&mut section, mistakes),
+                remote_write: remote_write(inner, files, mistakes),
+            };
+            section.finish(mistakes);
+            output
+        };
+    let outputs: Vec<_> = items.into_iter().map(|item| output(item, mistakes, files)).collect();
+    unique_names(&path, outputs.iter().map(|output| output.name.as_str()), mistakes);
+    outputs
+}
+
+fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> RemoteWrite {
+    let output = RemoteWrite {
+        url: section.read("url", String::new(), mistakes, url),
+        bearer_token: secret(&mut section, "bearer_token", "bearer_token_file", files, mistakes),
+        tls: tls(section.section("tls", mistakes), files, mistakes),
+        flush_interval: section.duration(
+            "flush_interval",
+            Duration::from_secs(5),
+            10..=10 * MINUTES,
+            mistakes,
+        ),
+    };
+    if output.url.is_empty() {
+        mistakes.add(&section.path("url"), "needed: for example http://prometheus:9090/api/v1/write");
+    }
+    section.finish(mistakes);
+    output
+}
+
+/// A scheme that is not known and a host that does not answer are for the run to tell: they may be mended there.
+fn url(text: &str) -> Result<String, String> {
+    match text.parse::<Uri>() {
+        Ok(url) if url.scheme().is_some() && url.host().is_some() => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is no URL; write for example http://prometheus:9090/api/v1/write")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    fn mistakes(metrics: &str) -> Vec<String> {
+        let text = format!(
+            "node: n\nkubernetes: {{ source: none }}\nlogs: {{ outputs: [ {{ stdout: {{}} }} ] }}\nmetrics: {{ {metrics} }}"
+        );
+        Config::parse(&text, &|_| None).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_path() {
+        for (metrics, mistake) in [
+            ("interval: 5s", "metrics.timeout: 10s is longer than the interval of 5s"),
+            ("job: '{pod}'", "metrics.job: \"{pod}\" is not allowed: in braces may stand namespace or owner"),
+            ("select: all", "metrics.select: \"all\" is not allowed"),
+            ("outputs: [ { remote_write: {} } ]", "metrics.outputs[0].remote_write.url: needed"),
+            (
+                "outputs: [ { remote_write: { url: prometheus } } ]",
+                "metrics.outputs[0].remote_write.url: \"prometheus\" is no URL",
+            ),
+            (
+                "outputs: [ { remote_write: { url: 'http://a' } }, { remote_write: { url: 'http://b' } } ]",
+                "metrics.outputs[1].name:",
+            ),
+            ("relabel: []", "metrics.relabel: unknown key"),
+        ] {
+            let found = mistakes(metrics);
+            assert!(found.iter().any(|line| line.starts_with(mistake)), "{metrics}: {found:?}");
+        }
+        let right = "job: 'x-{namespace}', outputs: [ { remote_write: { url: 'http://a:9/w?x=y' } }, { name: b, remote_write: { url: 'invalid://a' } } ]";
+        assert_eq!(mistakes(right), Vec::<String>::new());
+    }
+}

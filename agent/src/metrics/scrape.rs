@@ -1,0 +1,257 @@
+//! One scrape: a request to a target, and its page.
+//!
+//! A target is a tenant's: it may hang, drip, send without end, or redirect. All of a scrape happens within one timeout
+//! and one limit of bytes, compressed or not; redirects are answers like any other wrong status.
+
+mod tls;
+
+pub use tls::any_certificate;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flate2::write::MultiGzDecoder;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use sidelight_contract::annotations::Scheme;
+use tokio::net::TcpStream;
+
+use crate::metrics::discover::Target;
+
+/// What we read, in the order in which we like it.
+const ACCEPTED: &str =
+    "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.8,*/*;q=0.1";
+/// The target is on this node: compressing costs it more than the bytes cost anybody.
+const ACCEPTED_ENCODINGS: &str = "identity, gzip;q=0.5";
+const AGENT: &str = concat!("sidelight/", env!("CARGO_PKG_VERSION"));
+
+/// A connection to one target, kept from scrape to scrape.
+#[derive(Debug)]
+pub struct Client {
+    timeout: Duration,
+    /// Bytes of a page, before and after it is unpacked.
+    body_limit: usize,
+    tls: Arc<rustls::ClientConfig>,
+    connection: Option<SendRequest<Empty<Bytes>>>,
+}
+
+/// Why there is no page. The text is for the pod's owner.
+#[derive(Debug, thiserror::Error)]
+pub enum ScrapeError {
+    /// Nobody listens, or nobody answers.
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    /// The connection ended, or what came is no HTTP.
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    /// Not 200.
+    #[error("the answer is {0}; 200 is expected, and redirects are not followed")]
+    Status(StatusCode),
+    /// It took too long.
+    #[error("no whole page within the timeout of {}", Seconds(*.0))]
+    Timeout(Duration),
+    /// The page is too long.
+    #[error("the page is longer than metrics.body_limit ({0} bytes)")]
+    TooLong(usize),
+    /// It is packed in a way that was not asked for, or the packing is damaged.
+    #[error("the page cannot be unpacked: {0}")]
+    Encoding(String),
+}
+
+struct Seconds(Duration);
+
+/// A page on its way.
+enum Arriving<'a> {
+    Plain(Limited<'a>),
+    Gzip(Box<MultiGzDecoder<Limited<'a>>>),
+}
+
+/// A page that grows no longer than its limit.
+struct Limited<'a> {
+    page: &'a mut Vec<u8>,
+    limit: usize,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// Not yet connected.
+    pub fn new(timeout: Duration, body_limit: usize, tls: Arc<rustls::ClientConfig>) -> Self {
+        Client { timeout, body_limit, tls, connection: None }
+    }
+
+    /// Reads the target's page into `page`, which is emptied before; gives its content type.
+    ///
+    /// # Errors
+    /// Why there is none; the connection is given up then.
+    pub async fn scrape(
+        &mut self,
+        target: &Target,
+        page: &mut Vec<u8>,
+    ) -> Result<Option<String>, ScrapeError> {
+        let timeout = self.timeout.min(target.interval);
+        let result = tokio::time::timeout(timeout, self.fetch(target, timeout, page)).await;
+        let result = result.unwrap_or(Err(ScrapeError::Timeout(timeout)));
+        if result.is_err() {
+            self.connection = None;
+        }
+        result
+    }
+
+    async fn fetch(
+        &mut self,
+        target: &Target,
+        timeout: Duration,
+        page: &mut Vec<u8>,
+    ) -> Result<Option<String>, ScrapeError> {
+        let kept = self.connection.take();
+        let response = match kept {
+            Some(connection) => match self.ask(connection, target, timeout).await {
+                Ok(response) => response,
+                // Servers close idle connections, and may do so just now.
+                Err(error) if is_closed(&error) => self.ask_anew(target, timeout).await?,
+                Err(error) => return Err(error),
+            },
+            None => self.ask_anew(target, timeout).await?,
+        };
+        if response.status() != StatusCode::OK {
+            return Err(ScrapeError::Status(response.status()));
+        }
+        let text = |name| {
+            response.headers().get(name).and_then(|value: &hyper::header::HeaderValue| value.to_str().ok())
+        };
+        let content_type = text(CONTENT_TYPE).map(str::to_owned);
+        page.clear();
+        let page = Limited { page, limit: self.body_limit };
+        let page = match text(CONTENT_ENCODING) {
+            None | Some("" | "identity") => Arriving::Plain(page),
+            Some("gzip" | "x-gzip") => Arriving::Gzip(Box::new(MultiGzDecoder::new(page))),
+            Some(other) => return Err(ScrapeError::Encoding(format!("{other} was not asked for"))),
+        };
+        read(response.into_body(), page, self.body_limit).await?;
+        Ok(content_type)
+    }
+
+    async fn ask_anew(
+        &mut self,
+        target: &Target,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, ScrapeError> {
+        let stream = TcpStream::connect(target.address).await.map_err(ScrapeError::Connect)?;
+        stream.set_nodelay(true).map_err(ScrapeError::Connect)?;
+        let connection = match target.scheme {
+            Scheme::Http => connected(stream).await?,
+            Scheme::Https => {
+                let name = target.address.ip().into();
+                let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
+                connected(connector.connect(name, stream).await.map_err(ScrapeError::Connect)?).await?
+            }
+        };
+        self.ask(connection, target, timeout).await
+    }
+
+    async fn ask(
+        &mut self,
+        mut connection: SendRequest<Empty<Bytes>>,
+        target: &Target,
+        timeout: Duration,
+    ) -> Result<Response<Incoming>, ScrapeError> {
+        let request = Request::get(&target.key.path)
+            .header(HOST, target.address.to_string())
+            .header(ACCEPT, ACCEPTED)
+            .header(ACCEPT_ENCODING, ACCEPTED_ENCODINGS)
+            .header(USER_AGENT, AGENT)
+            .header("X-Prometheus-Scrape-Timeout-Seconds", Seconds(timeout).to_string())
+            .body(Empty::new())
+            .map_err(|error| ScrapeError::Encoding(error.to_string()))?;
+        connection.ready().await?;
+        let response = connection.send_request(request).await?;
+        self.connection = Some(connection);
+        Ok(response)
+    }
+}
+
+async fn connected(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Empty<Bytes>>, ScrapeError> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // Ends when the sender is dropped, or the other side closes.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// Whether a request went into a connection that was no more.
+fn is_closed(error: &ScrapeError) -> bool {
+    matches!(error, ScrapeError::Http(error) if error.is_canceled() || error.is_closed() || error.is_incomplete_message())
+}
+
+async fn read(mut body: Incoming, mut page: Arriving<'_>, limit: usize) -> Result<(), ScrapeError> {
+    let mut arrived = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(bytes) = frame?.into_data() else { continue };
+        arrived += bytes.len();
+        if arrived > limit {
+            return Err(ScrapeError::TooLong(limit));
+        }
+        page.add(&bytes).map_err(|error| unusable(&error, limit))?;
+    }
+    page.finish().map_err(|error| unusable(&error, limit))
+}
+
+fn unusable(error: &io::Error, limit: usize) -> ScrapeError {
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => ScrapeError::TooLong(limit),
+        _ => ScrapeError::Encoding(error.to_string()),
+    }
+}
+
+// === impl Arriving ===
+
+impl Arriving<'_> {
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Arriving::Plain(page) => page.write_all(bytes),
+            Arriving::Gzip(decoder) => decoder.write_all(bytes),
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Arriving::Plain(_) => Ok(()),
+            Arriving::Gzip(mut decoder) => decoder.try_finish(),
+        }
+    }
+}
+
+// === impl Limited ===
+
+impl Write for Limited<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.page.len() + bytes.len() > self.limit {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.page.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+// === impl Seconds ===
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The series of one target, from scrape to scrape.
+//!
+//! Exporters print their series in the same order each time. So the series of a line is almost always that of the same
+//! line in the scrape before: it is compared with that one's text, byte by byte, and only where that fails looked up.
+//! Labels are taken apart, joined with the target's and encoded once, when a series is new. A series that a scrape does not
+//! have any more is stale.
+
+mod labels;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::metrics::exposition::{Dialect, Fault, Line, PageFault, Series};
+pub use crate::metrics::series::labels::{TargetLabels, encode, encode_own};
+
+/// The series of one target.
+#[derive(Debug)]
+pub struct SeriesCache {
+    labels: Arc<TargetLabels>,
+    slots: Vec<Slot>,
+    /// By the text of the series as it stands on the page.
+    index: HashMap<Arc<[u8]>, u32>,
+    free: Vec<u32>,
+    /// By sample of the newest whole page.
+    order: Vec<u32>,
+    /// Of the page that is being read.
+    points: Vec<Point>,
+    /// New with that page.
+    added: Vec<u32>,
+    scrape: u32,
+}
+
+/// What a page says of a series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    slot: u32,
+    /// The value.
+    pub value: f64,
+    /// Milliseconds since the epoch, where the page gives a time.
+    pub timestamp: Option<i64>,
+}
+
+/// What came of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Samples on the page.
+    pub scraped: usize,
+    /// Samples that are passed on.
+    pub passed: usize,
+    /// Series that were not there before.
+    pub added: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    text: Arc<[u8]>,
+    /// Name and labels, encoded for a write request.
+    labels: Box<[u8]>,
+    /// The newest scrape that had it.
+    scrape: u32,
+    /// Its newest sample had a time of its own: such series end without a mark.
+    is_timed: bool,
+}
+
+// === impl SeriesCache ===
+
+impl SeriesCache {
+    /// None are known yet.
+    pub fn new(labels: Arc<TargetLabels>) -> Self {
+        SeriesCache {
+            labels,
+            slots: Vec::new(),
+            index: HashMap::new(),
+            free: Vec::new(),
+            order: Vec::new(),
+            points: Vec::new(),
+            added: Vec::new(),
+            scrape: 0,
+        }
+    }
+
+    /// Series that are alive.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether none is alive.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Reads a page. Of a series that stands there twice, the first sample counts.
+    ///
+    /// # Errors
+    /// The first line that is wrong. Then nothing of the page counts, and every series ends.
+    pub fn read(&mut self, page: &[u8], dialect: Dialect) -> Result<Counts, PageFault> {
+        self.scrape = self.scrape.wrapping_add(1);
+        self.points.clear();
+        self.added.clear();
+        let mut counts = Counts::default();
+        for (number, line) in page.split(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let fault = |fault: Fault| PageFault {
+                line: number + 1,
+                column: Some(fault.at + 1),
+                what: fault.what.to_owned(),
+            };
+            let sample = match Line::read(line, dialect).map_err(fault)? {
+                Line::Sample(sample) => sample,
+                Line::Eof => break,
+                _ => continue,
+            };
+            let value = sample
+                .value()
+                .ok_or(Fault { at: sample.series.len() + 1, what: "this is no number" })
+                .map_err(fault)?;
+            let slot = match self.slot_of(sample.series) {
+                Some(slot) => slot,
+                None => {
+                    let series = Series::read(sample.series, dialect).map_err(fault)?;
+                    self.add(sample.series, &series)
+                }
+            };
+            counts.scraped += 1;
+            let known = &mut self.slots[slot as usize];
+            if std::mem::replace(&mut known.scrape, self.scrape) != self.scrape {
+                known.is_timed = sample.timestamp.is_some();
+                self.points.push(Point { slot, value, timestamp: sample.timestamp });
+            }
+        }
+        (counts.passed, counts.added) = (self.points.len(), self.added.len());
+        Ok(counts)
+    }
+
+    /// The samples of the page that was read last, each with its encoded labels.
+    pub fn samples(&self) -> impl Iterator<Item = (&[u8], Point)> {
+        self.points.iter().map(|point| (&*self.slots[point.slot as usize].labels, *point))
+    }
+
+    /// Ends the series that the newest page does not have, or all of them when it was not whole: `stale` gets the labels of
+    /// those that have to be marked.
+    pub fn end_vanished(&mut self, is_whole: bool, mut stale: impl FnMut(&[u8])) {
+        let (scrape, slots, free) = (self.scrape, &mut self.slots, &mut self.free);
+        let added = std::mem::take(&mut self.added);
+        if is_whole {
+            self.order.clear();
+            self.order.extend(self.points.iter().map(|point| point.slot));
+            if self.order.len() == self.index.len() {
+                return;
+            }
+        }
+        if !is_whole {
+            // Nobody has been told of those.
+            added.iter().for_each(|new| slots[*new as usize].is_timed = true);
+        }
+        self.index.retain(|_, slot| {
+            let known = &mut slots[*slot as usize];
+            if is_whole && known.scrape == scrape {
+                return true;
+            }
+            if !known.is_timed {
+                stale(&known.labels);
+            }
+            known.labels = Box::default();
+            known.text = Arc::default();
+            free.push(*slot);
+            false
+        });
+        if !is_whole {
+            self.order.clear();
+            self.points.clear();
+        }
+    }
+
+    /// Where the page before had a series at this place, it is most likely the same.
+    fn slot_of(&self, text: &[u8]) -> Option<u32> {
+        let expected = self.order.get(self.points.len()).copied();
+        let is_it = |slot: &u32| *self.slots[*slot as usize].text == *text;
+        expected.filter(is_it).or_else(|| self.index.get(text).copied())
+    }
+
+    fn add(&mut self, text: &[u8], series: &Series<'_>) -> u32 {
+        let text: Arc<[u8]> = text.into();
+        let slot = Slot {
+            text: text.clone(),
+            labels: encode(series, &self.labels).into_boxed_slice(),
+            scrape: self.scrape.wrapping_sub(1),
+            is_timed: false,
+        };
+        let index = match self.free.pop() {
+            Some(free) => {
+                self.slots[free as usize] = slot;
+                free
+            }
+            None => {
+                self.slots.push(slot);
+                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        self.index.insert(text, index);
+        self.added.push(index);
+        index
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! Pages, one after the other.
+
+use super::*;
+
+fn cache() -> SeriesCache {
+    SeriesCache::new(Arc::new(TargetLabels {
+        labels: vec![("job".to_owned(), "j".to_owned())],
+        honor: false,
+    }))
+}
+
+impl SeriesCache {
+    /// Reads a page whose series are named by one letter: what is passed on, and what ends.
+    fn scrape(&mut self, page: &str) -> (String, String) {
+        let name = |labels: &[u8]| char::from(labels[4 + "__name__".len() + 2]);
+        let is_whole = self.read(page.as_bytes(), Dialect::Text).is_ok();
+        let passed: String = self
+            .samples()
+            .filter(|_| is_whole)
+            .map(|(labels, point)| format!("{}={} ", name(labels), point.value))
+            .collect();
+        let mut ended = String::new();
+        self.end_vanished(is_whole, |labels| ended.push(name(labels)));
+        let ended: std::collections::BTreeSet<char> = ended.chars().collect();
+        (passed.trim_end().to_owned(), ended.into_iter().collect())
+    }
+}
+
+#[test]
+fn series_are_known_again_wherever_they_stand() {
+    let mut cache = cache();
+    assert_eq!(cache.scrape("a 1\nb 2\nc 3\n"), ("a=1 b=2 c=3".into(), String::new()));
+    assert_eq!(cache.scrape("a 2\nb 3\nc 4"), ("a=2 b=3 c=4".into(), String::new()));
+    assert_eq!(cache.scrape("c 5\nb 6\na 7\n"), ("c=5 b=6 a=7".into(), String::new()));
+    assert_eq!(cache.read(b"c 1\nd 1\n", Dialect::Text), Ok(Counts { scraped: 2, passed: 2, added: 1 }));
+}
+
+#[test]
+fn what_vanishes_ends_and_what_comes_back_begins_anew() {
+    let mut cache = cache();
+    cache.scrape("a 1\nb 2\nc 3\n");
+    assert_eq!(cache.scrape("a 1\nc 3\n"), ("a=1 c=3".into(), "b".into()));
+    assert_eq!(cache.scrape("a 1\nc 3\n"), ("a=1 c=3".into(), String::new()), "once");
+    assert_eq!(cache.scrape("d 1\na 1\nb 4\nc 3\n"), ("d=1 a=1 b=4 c=3".into(), String::new()));
+    assert_eq!(cache.len(), 4);
+}
+
+#[test]
+fn a_page_that_is_wrong_anywhere_counts_for_nothing_and_ends_every_series() {
+    let mut cache = cache();
+    cache.scrape("a 1\nb 2\n");
+    assert_eq!(cache.scrape("a 1\nc 2\nb\n"), (String::new(), "ab".into()), "nobody was told of c");
+    assert!(cache.is_empty());
+    assert_eq!(cache.scrape("b 1\n"), ("b=1".into(), String::new()));
+    let fault = cache.read(b"b 1\nc{x=1} 2\n", Dialect::Text).unwrap_err();
+    assert_eq!((fault.line, fault.column), (2, Some(5)));
+}
+
+#[test]
+fn of_a_series_that_stands_twice_the_first_counts() {
+    let mut cache = cache();
+    for _ in 0..2 {
+        assert_eq!(cache.scrape("a 1\na 2\nb 3\n").0, "a=1 b=3");
+    }
+    assert_eq!(cache.read(b"a 1\na 2\nb 3\n", Dialect::Text), Ok(Counts { scraped: 3, passed: 2, added: 0 }));
+}
+
+#[test]
+fn a_series_with_times_of_its_own_ends_without_a_mark() {
+    let mut cache = cache();
+    cache.scrape("a 1 1000\nb 2\n");
+    assert_eq!(cache.scrape(""), (String::new(), "b".into()));
+    assert!(cache.is_empty());
+}

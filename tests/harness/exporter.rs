@@ -1,0 +1,56 @@
+//! A page of metrics that a test can change.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::http::{Answer, serve};
+
+/// The server.
+pub struct Exporter {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    answer: Mutex<Answer>,
+    scrapes: AtomicU64,
+}
+
+// === impl Exporter ===
+
+impl Exporter {
+    /// Serves this page at every path.
+    pub fn start(page: &str) -> Self {
+        let shared = Arc::new(Shared { answer: Mutex::new(Answer::status(200)), scrapes: AtomicU64::new(0) });
+        let serving = shared.clone();
+        let address = serve(move |_| {
+            serving.scrapes.fetch_add(1, Ordering::SeqCst);
+            serving.answer.lock().unwrap().clone()
+        });
+        let exporter = Exporter { address, shared };
+        exporter.serve(page);
+        exporter
+    }
+
+    /// From now on it serves this page.
+    pub fn serve(&self, page: &str) {
+        let body = page.as_bytes().to_vec();
+        self.answer(Answer { body, ..Answer::status(200) });
+    }
+
+    /// From now on it answers so.
+    pub fn answer(&self, answer: Answer) {
+        *self.shared.answer.lock().unwrap() = answer;
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// How often it was asked.
+    pub fn scrapes(&self) -> u64 {
+        self.shared.scrapes.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,219 @@
+//! The way of a sample: from a pod's page to a receiver of remote write.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sidelight_tests::agent::Agent;
+use sidelight_tests::eventually;
+use sidelight_tests::exporter::Exporter;
+use sidelight_tests::http::Answer;
+use sidelight_tests::kubelet::{Node, pod};
+use sidelight_tests::remote_write_server::RemoteWriteServer;
+
+use crate::BINARY;
+
+const ASKS: (&str, &str) = ("sidelight.dev/metrics", "true");
+
+/// A running pod of the Deployment `NAME-owner` whose container `app` declares the exporter's port.
+fn serving(name: &str, exporter: &Exporter, annotations: &[(&str, &str)]) -> Value {
+    let annotations: serde_json::Map<_, _> =
+        annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+    let mut pod = pod(name, &annotations.into());
+    pod["spec"]["containers"][0]["ports"] = json!([{"name": "metrics", "containerPort": exporter.port()}]);
+    pod["status"]["phase"] = json!("Running");
+    pod["status"]["podIP"] = json!("127.0.0.1");
+    pod["status"]["podIPs"] = json!([{"ip": "127.0.0.1"}]);
+    pod
+}
+
+/// An agent that scrapes the node's pods each second, and sends ten times a second.
+fn start(node: &Node, server: &RemoteWriteServer) -> Agent {
+    start_with(node, server, "interval: 1s, timeout: 1s")
+}
+
+fn start_with(node: &Node, server: &RemoteWriteServer, metrics: &str) -> Agent {
+    let (directory, url) = (node.path().display(), server.url());
+    let config = format!(
+        "node: node-1\ndata_dir: {directory}/data\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
+         kubernetes: {{ source: file, file: {directory}/pods.json }}\n\
+         logs: {{ root: {directory}/pods, outputs: [ {{ stdout: {{}} }} ] }}\n\
+         metrics: {{ {metrics}, outputs: [ {{ remote_write: {{ url: '{url}', flush_interval: 100ms }} }} ] }}\n"
+    );
+    Agent::start(BINARY, node.path(), &config)
+}
+
+/// A series of the pod's target, with these labels of its own.
+fn series(name: &str, pod: &str, exporter: &Exporter, own: &str) -> String {
+    let port = exporter.port();
+    format!(
+        "{name}{{container=\"app\",instance=\"127.0.0.1:{port}\",job=\"ns/{pod}-owner\",namespace=\"ns\",node=\"node-1\",pod=\"{pod}\"{own}}}"
+    )
+}
+
+/// The only target that the API tells of.
+fn target(agent: &Agent) -> Value {
+    agent.api("/api/v1/targets")["targets"][0].take()
+}
+
+#[test]
+fn a_page_arrives_under_the_labels_of_its_pod() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("# TYPE a counter\na_total{x=\"1\"} 5\n# EOF\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let agent = start(&node, &server);
+    let a = series("a_total", "web", &exporter, ",x=\"1\"");
+    eventually("the sample", || server.value(&a) == Some(5.0));
+    for (own, value) in
+        [("up", 1.0), ("scrape_samples_scraped", 1.0), ("scrape_samples_post_metric_relabeling", 1.0)]
+    {
+        assert_eq!(server.value(&series(own, "web", &exporter, "")), Some(value), "{own}");
+    }
+    exporter.serve("a_total{x=\"1\"} 6\n");
+    eventually("the next one", || server.value(&a) == Some(6.0));
+    let target = target(&agent);
+    assert_eq!(
+        (&target["state"], &target["samples"], &target["uid"]),
+        (&json!("up"), &json!(1), &json!("uid-web"))
+    );
+    assert_eq!(target["labels"]["job"], "ns/web-owner");
+    let explained = agent.api("/api/v1/explain?pod=ns/web");
+    assert_eq!(explained["metrics"][0]["collected"], true, "{explained}");
+}
+
+/// Scenario: a series is not on the page any more; then the pod is gone.
+/// Guarantee: the series is marked as ended with the next scrape, then all of the target's, `up` too.
+#[test]
+fn what_is_gone_is_marked_as_ended() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\nb 2\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let _agent = start(&node, &server);
+    let [a, b, up] = ["a", "b", "up"].map(|name| series(name, "web", &exporter, ""));
+    eventually("both", || server.value(&a).is_some() && server.value(&b).is_some());
+    exporter.serve("a 1\n");
+    eventually("the end of one", || server.value(&b).is_none());
+    assert_eq!((server.value(&a), server.value(&up)), (Some(1.0), Some(1.0)));
+    node.write_pods(&[]);
+    eventually("the end of all", || server.value(&a).is_none() && server.value(&up).is_none());
+    let ended: Vec<_> = server.samples(&b).into_iter().filter(|sample| sample.value.is_none()).collect();
+    assert_eq!(ended.len(), 1, "once");
+}
+
+/// Scenario: a page with a line that is wrong, an answer that is no page, nobody who answers.
+/// Guarantee: `up` is 0, the series end, and `targets` says why; with the next whole page all is well.
+#[test]
+fn a_scrape_that_fails_says_so_and_why() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let agent = start(&node, &server);
+    let [a, up] = ["a", "up"].map(|name| series(name, "web", &exporter, ""));
+    for (answer, reason) in [
+        (
+            Answer { body: b"a 1\nb{ 2\n".to_vec(), ..Answer::status(200) },
+            "line 2, column 2: a brace is not closed",
+        ),
+        (Answer::status(503), "the answer is 503"),
+        (
+            Answer { headers: vec![("location", "http://127.0.0.1:1/".to_owned())], ..Answer::status(302) },
+            "redirects are not followed",
+        ),
+    ] {
+        exporter.serve("a 1\n");
+        eventually("a page", || server.value(&a) == Some(1.0) && server.value(&up) == Some(1.0));
+        exporter.answer(answer);
+        eventually("up is 0", || server.value(&up) == Some(0.0) && server.value(&a).is_none());
+        let target = target(&agent);
+        assert_eq!(target["state"], "down");
+        assert!(target["last_error"].as_str().unwrap().contains(reason), "{target}");
+    }
+}
+
+#[test]
+fn a_target_cannot_pass_for_another() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a{pod=\"other\",job=\"x\"} 1\nup{node=\"n\"} 7\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS, ("sidelight.dev/metrics.honor-labels", "true")])]);
+    let _agent = start(&node, &server);
+    let port = exporter.port();
+    let a = format!(
+        "a{{container=\"app\",exported_job=\"x\",exported_pod=\"other\",instance=\"127.0.0.1:{port}\",job=\"ns/web-owner\",namespace=\"ns\",node=\"node-1\",pod=\"web\"}}"
+    );
+    eventually("under its own name", || server.value(&a) == Some(1.0));
+    assert_eq!(server.value(&series("up", "web", &exporter, "")), Some(1.0));
+    assert_eq!(server.named("up").len(), 1);
+}
+
+/// Scenario: a pod has been told to end; its counters have moved since the last scrape.
+/// Guarantee: its page is read once more, then its series end.
+#[test]
+fn the_last_page_of_a_pod_that_ends_is_not_lost() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\n");
+    let mut pod = serving("web", &exporter, &[ASKS]);
+    node.write_pods(std::slice::from_ref(&pod));
+    let _agent = start_with(&node, &server, "interval: 10s, timeout: 1s");
+    let a = series("a", "web", &exporter, "");
+    eventually("the first page", || server.value(&a) == Some(1.0));
+    exporter.serve("a 2\n");
+    pod["metadata"]["deletionTimestamp"] = json!("2026-11-24T10:00:00Z");
+    node.write_pods(&[pod]);
+    eventually("the end", || server.value(&a).is_none());
+    let values: Vec<_> = server.samples(&a).into_iter().map(|sample| sample.value).collect();
+    assert_eq!(values[values.len() - 2..], [Some(2.0), None]);
+    assert!(exporter.scrapes() >= 2);
+}
+
+/// Scenario: the receiver is overloaded, then rejects a request, then is well.
+/// Guarantee: what it could not take comes again, in order; what it rejects is counted and holds nothing up.
+#[test]
+fn a_receiver_that_fails_gets_it_again_and_one_that_rejects_does_not() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let wait = Answer { headers: vec![("retry-after", "1".to_owned())], ..Answer::status(429) };
+    server.refuse([Answer::status(503), wait, Answer::status(500)]);
+    let agent = start(&node, &server);
+    let a = series("a", "web", &exporter, "");
+    eventually("three scrapes", || server.samples(&a).len() >= 3);
+    assert_eq!(agent.metric("sidelight_remote_write_retries_total"), 3.0);
+    assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 0.0);
+    server.refuse([Answer { body: b"it is too old".to_vec(), ..Answer::status(400) }]);
+    eventually("the rejection", || agent.metric("sidelight_remote_write_dropped_samples_total") > 0.0);
+    assert!(agent.log().contains("it is too old"));
+    let before = server.samples(&a).len();
+    eventually("the next scrape", || server.samples(&a).len() > before);
+    assert_eq!(agent.metric("sidelight_remote_write_retries_total"), 3.0);
+}
+
+/// Scenario: the agent is told to stop.
+/// Guarantee: what it has is sent at once, and no series is marked as ended: another agent will go on with them.
+#[test]
+fn a_stop_sends_what_there_is_and_ends_no_series() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let agent = start(&node, &server);
+    let a = series("a", "web", &exporter, "");
+    eventually("a scrape", || server.value(&a).is_some());
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(agent.stop(), 0);
+    assert_eq!(server.value(&a), Some(1.0));
+    let (scrapes, samples) = (exporter.scrapes(), server.samples(&a).len() as u64);
+    assert_eq!(scrapes, samples, "every scrape has arrived");
+}
+
+#[test]
+fn what_is_not_scraped_is_listed_with_the_reason() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\n");
+    let mut several = serving("web", &exporter, &[ASKS]);
+    several["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80}, {"containerPort": 81}]);
+    node.write_pods(&[several]);
+    let agent = start(&node, &server);
+    eventually("the pod is known", || target(&agent)["state"] == "skipped");
+    let reason = "several ports and none is called metrics: 80, 81; set sidelight.dev/metrics.port";
+    assert_eq!(target(&agent)["reason"], reason);
+    assert_eq!(agent.api("/api/v1/explain?pod=ns/web")["metrics"][0]["reason"], reason);
+    assert_eq!(exporter.scrapes(), 0);
+}

@@ -1,0 +1,169 @@
+//! The remote write output against receivers that others wrote, and a page of theirs: Prometheus, VictoriaMetrics and the
+//! node exporter, as Debian has them.
+//!
+//! Ignored: `.ci/run` installs and runs them. They listen on the loopback interface only.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use sidelight_tests::agent::Agent;
+use sidelight_tests::eventually;
+use sidelight_tests::kubelet::{Node, pod};
+
+use crate::BINARY;
+
+/// A program that ends with the test.
+struct Program {
+    child: Child,
+    port: u16,
+}
+
+// === impl Program ===
+
+impl Program {
+    /// Starts it on a free port; `arguments` makes what stands behind its name.
+    fn start(name: &str, arguments: impl Fn(u16) -> Vec<String>) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(name);
+        let child = command.args(arguments(port)).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = child.unwrap_or_else(|error| panic!("cannot start {name}: {error}; .ci/run installs it"));
+        let program = Program { child, port };
+        eventually(&format!("{name} is up"), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        program
+    }
+
+    fn prometheus(directory: &Path) -> Self {
+        let (config, data) = (directory.join("prometheus.yml"), directory.join("prometheus"));
+        std::fs::write(&config, "global: { scrape_interval: 1h }\n").unwrap();
+        Self::start("prometheus", |port| {
+            vec![
+                format!("--config.file={}", config.display()),
+                format!("--storage.tsdb.path={}", data.display()),
+                format!("--web.listen-address=127.0.0.1:{port}"),
+                "--web.enable-remote-write-receiver".to_owned(),
+            ]
+        })
+    }
+
+    fn victoria_metrics(directory: &Path) -> Self {
+        let data = directory.join("victoria");
+        Self::start("victoria-metrics", |port| {
+            vec![
+                format!("-storageDataPath={}", data.display()),
+                format!("-httpListenAddr=127.0.0.1:{port}"),
+                // It shows samples only when they are older than that.
+                "-search.latencyOffset=0s".to_owned(),
+            ]
+        })
+    }
+
+    fn node_exporter() -> Self {
+        Self::start("prometheus-node-exporter", |port| vec![format!("--web.listen-address=127.0.0.1:{port}")])
+    }
+
+    /// The body of an answer to GET.
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+    }
+
+    /// The instant vector that a query gives.
+    fn query(&self, query: &str) -> Vec<Value> {
+        let encoded = query.bytes().fold(String::new(), |mut encoded, byte| {
+            let _ = write!(encoded, "%{byte:02X}");
+            encoded
+        });
+        let answer = self.get(&format!("/api/v1/query?query={encoded}"));
+        let mut answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{answer}"));
+        answer["data"]["result"].as_array_mut().map(std::mem::take).unwrap_or_else(|| panic!("{answer}"))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The agent scrapes the node exporter, as the pod `node-exporter`, and writes to the receiver.
+fn start(node: &Node, exporter: &Program, receiver: &Program) -> Agent {
+    let mut pod = pod("node-exporter", &json!({"prometheus.io/scrape": "true"}));
+    pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": exporter.port}]);
+    pod["status"] = json!({"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]});
+    node.write_pods(&[pod]);
+    let (directory, port) = (node.path().display(), receiver.port);
+    let config = format!(
+        "node: node-1\ndata_dir: {directory}/data\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
+         kubernetes: {{ source: file, file: {directory}/pods.json }}\n\
+         logs: {{ root: {directory}/pods, outputs: [ {{ stdout: {{}} }} ] }}\n\
+         metrics: {{ interval: 2s, timeout: 2s, outputs: [ {{ remote_write: {{ url: 'http://127.0.0.1:{port}/api/v1/write', flush_interval: 200ms }} }} ] }}\n"
+    );
+    Agent::start(BINARY, node.path(), &config)
+}
+
+/// Names of the series of a page; those of the exporter's own Go process come and go.
+fn names(page: &str) -> BTreeSet<String> {
+    let lines = page.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let names = lines.filter_map(|line| line.split(['{', ' ']).next());
+    names.filter(|name| name.starts_with("node_")).map(str::to_owned).collect()
+}
+
+/// Scenario: the node exporter is scraped, then its pod is gone.
+/// Guarantee: the receiver has every series of its page under the pod's labels; none of them is there any more at once
+/// when the pod is gone.
+fn holds_what_was_served_until_it_is_gone(receiver: impl Fn(&Path) -> Program) {
+    let (node, exporter) = (Node::new(), Program::node_exporter());
+    let receiver = receiver(node.path());
+    let agent = start(&node, &exporter, &receiver);
+    let of_pod = "{job=\"ns/node-exporter-owner\"}";
+    eventually("up is 1", || {
+        receiver.query(&format!("up{of_pod}")).first().is_some_and(|up| up["value"][1] == "1")
+    });
+    eventually("three scrapes", || {
+        let scrapes = receiver.query(&format!("count_over_time(up{of_pod}[1m])"));
+        scrapes
+            .first()
+            .is_some_and(|count| count["value"][1].as_str().unwrap().parse::<f64>().unwrap() >= 3.0)
+    });
+    let held = receiver.query(of_pod);
+    let held_names: BTreeSet<String> =
+        held.iter().filter_map(|series| Some(series["metric"]["__name__"].as_str()?.to_owned())).collect();
+    let missing: Vec<_> =
+        names(&exporter.get("/metrics")).into_iter().filter(|name| !held_names.contains(name)).collect();
+    assert!(missing.is_empty() && held.len() > 100, "{missing:?} of {} series", held.len());
+    for series in &held {
+        for (label, value) in
+            [("namespace", "ns"), ("pod", "node-exporter"), ("container", "app"), ("node", "node-1")]
+        {
+            assert_eq!(series["metric"][label], value, "{series}");
+        }
+    }
+    let scraped = receiver.query(&format!("scrape_samples_scraped{of_pod}"));
+    let samples = agent.api("/api/v1/targets")["targets"][0]["samples"].as_u64().unwrap();
+    assert_eq!(scraped[0]["value"][1], samples.to_string());
+    node.write_pods(&[]);
+    eventually("no series is there any more", || receiver.query(of_pod).is_empty());
+    assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 0.0, "{}", agent.log());
+    assert_eq!(agent.metric("sidelight_series"), 0.0);
+}
+
+#[test]
+#[ignore = "needs Debian's prometheus and prometheus-node-exporter"]
+fn prometheus_holds_what_was_served_until_it_is_gone() {
+    holds_what_was_served_until_it_is_gone(Program::prometheus);
+}
+
+#[test]
+#[ignore = "needs Debian's victoria-metrics and prometheus-node-exporter"]
+fn victoria_metrics_holds_what_was_served_until_it_is_gone() {
+    holds_what_was_served_until_it_is_gone(Program::victoria_metrics);
+}

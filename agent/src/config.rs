@@ -139,6 +139,10 @@ pub struct Metrics {
     pub job: String,
     #[serde(serialize_with = "size")]
     pub body_limit: u64,
+    pub series_limit: u64,
+    #[serde(serialize_with = "percent")]
+    pub series_limit_namespace: u64,
+    pub series_limit_total: u64,
     #[serde(serialize_with = "globs")]
     pub honor_labels_namespaces: GlobList,
     pub outputs: Vec<MetricOutput>,
@@ -354,7 +358,13 @@ impl Config {
                 "samples that wait (each output of metrics)",
                 self.metrics.outputs.len() as u64 * QUEUE_BYTES as u64,
             ),
+            ("series (metrics.series_limit_total)", self.series_bytes()),
         ]
+    }
+
+    /// What all series need when there are as many as may be.
+    fn series_bytes(&self) -> u64 {
+        if self.metrics.outputs.is_empty() { 0 } else { self.metrics.series_limit_total * SERIES_BYTES }
     }
 
     /// One output's share of the memory budget, in bytes.
@@ -362,6 +372,9 @@ impl Config {
         self.memory_budget / (self.logs.outputs.len() as u64).max(1)
     }
 }
+
+/// Of a series: its text on the page, its encoded labels, and its places in the cache.
+const SERIES_BYTES: u64 = 512;
 
 /// Compressed requests that wait for their receiver, for each output of metrics.
 pub const QUEUE_BYTES: usize = 16 << 20;
@@ -410,6 +423,10 @@ fn size<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
 
 fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format_duration(*duration))
+}
+
+fn percent<S: Serializer>(share: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{share}%"))
 }
 
 fn display<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

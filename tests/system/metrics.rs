@@ -217,3 +217,23 @@ fn what_is_not_scraped_is_listed_with_the_reason() {
     assert_eq!(agent.api("/api/v1/explain?pod=ns/web")["metrics"][0]["reason"], reason);
     assert_eq!(exporter.scrapes(), 0);
 }
+
+/// Scenario: a label of one target explodes.
+/// Guarantee: what is above the limit is dropped and counted, the log says so, `up` stays 1, and what was known goes on.
+#[test]
+fn a_label_that_explodes_takes_nothing_else_away() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let agent = start_with(&node, &server, "interval: 1s, timeout: 1s, series_limit: 10");
+    let [a, up] = ["a", "up"].map(|name| series(name, "web", &exporter, ""));
+    eventually("the first page", || server.value(&a) == Some(1.0));
+    let flood: String = (0..1_000).map(|user| format!("b{{user=\"{user}\"}} 1\n")).collect();
+    exporter.serve(&format!("{flood}a 2\n"));
+    eventually("the known series", || server.value(&a) == Some(2.0));
+    assert_eq!(server.value(&up), Some(1.0));
+    assert_eq!(server.named("b").len(), 9);
+    assert!(agent.metric("sidelight_series_dropped_total") >= 991.0);
+    assert!(agent.log().contains("there is no place for new series of a target"));
+    assert_eq!(agent.metric("sidelight_series"), 10.0);
+}

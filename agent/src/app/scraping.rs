@@ -10,11 +10,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::app::Parts;
-use crate::config::{Config, QUEUE_BYTES};
+use crate::config::{self, Config, QUEUE_BYTES};
 use crate::delivery::remote_write::{Queue, RemoteWrite};
 use crate::metrics::outputs::Output;
 use crate::metrics::scrape::any_certificate;
 use crate::metrics::scraping::{self, Shared, States};
+use crate::metrics::series::Limits;
 
 /// The thread, and how it is told to stop.
 pub(super) struct ScrapingThread {
@@ -50,6 +51,7 @@ impl ScrapingThread {
             states: states.clone(),
             metrics: parts.scrapes.clone(),
             tls: any_certificate()?,
+            limits: Arc::new(limits(&config.metrics)),
             pages: Mutex::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -83,4 +85,10 @@ impl ScrapingThread {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+fn limits(metrics: &config::Metrics) -> Limits {
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let of_namespace = metrics.series_limit_total * metrics.series_limit_namespace / 100;
+    Limits::new(count(metrics.series_limit), count(of_namespace), count(metrics.series_limit_total))
 }

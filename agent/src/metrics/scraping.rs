@@ -21,6 +21,7 @@ use crate::metrics::discover::{Target, TargetKey, targets};
 use crate::metrics::outputs::Output;
 use crate::metrics::scraping::page::Scraper;
 pub use crate::metrics::scraping::state::{ScrapeMetrics, State, States};
+use crate::metrics::series::Limits;
 
 /// What every task needs.
 pub struct Shared {
@@ -32,6 +33,8 @@ pub struct Shared {
     pub states: States,
     /// Counters.
     pub metrics: ScrapeMetrics,
+    /// How many series there may be.
+    pub limits: Arc<Limits>,
     /// For https.
     pub tls: Arc<rustls::ClientConfig>,
     /// Buffers for pages; only a scrape that is under way has one.
@@ -118,7 +121,7 @@ fn follow_pods(
         }
         let outputs = (0..shared.outputs.len()).filter(|index| shared.outputs[*index].takes(&pod)).collect();
         let (end, told) = watch::channel(End::NotYet);
-        tasks.spawn(follow(Scraper::new(shared.clone(), target.clone(), outputs), told));
+        tasks.spawn(follow(Scraper::new(shared.clone(), target.clone(), &pod.namespace, outputs), told));
         running.insert(key, Running { target, end });
     }
 }

@@ -6,17 +6,21 @@
 //! have any more is stale.
 
 mod labels;
+mod limits;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::metrics::exposition::{Dialect, Fault, Line, PageFault, Series};
 pub use crate::metrics::series::labels::{TargetLabels, encode, encode_own};
+pub use crate::metrics::series::limits::{Limit, Limits};
 
 /// The series of one target.
 #[derive(Debug)]
 pub struct SeriesCache {
     labels: Arc<TargetLabels>,
+    namespace: String,
+    limits: Arc<Limits>,
     slots: Vec<Slot>,
     /// By the text of the series as it stands on the page.
     index: HashMap<Arc<[u8]>, u32>,
@@ -49,6 +53,8 @@ pub struct Counts {
     pub passed: usize,
     /// Series that were not there before.
     pub added: usize,
+    /// Samples of new series for which there was no place, by limit.
+    pub dropped: [usize; Limit::ALL.len()],
 }
 
 #[derive(Debug)]
@@ -62,13 +68,21 @@ struct Slot {
     is_timed: bool,
 }
 
+impl Drop for SeriesCache {
+    fn drop(&mut self) {
+        self.limits.give_back(self.index.len(), &self.namespace);
+    }
+}
+
 // === impl SeriesCache ===
 
 impl SeriesCache {
-    /// None are known yet.
-    pub fn new(labels: Arc<TargetLabels>) -> Self {
+    /// None are known yet of this target, which is in this namespace.
+    pub fn new(labels: Arc<TargetLabels>, namespace: &str, limits: Arc<Limits>) -> Self {
         SeriesCache {
             labels,
+            namespace: namespace.to_owned(),
+            limits,
             slots: Vec::new(),
             index: HashMap::new(),
             free: Vec::new(),
@@ -118,6 +132,11 @@ impl SeriesCache {
                 Some(slot) => slot,
                 None => {
                     let series = Series::read(sample.series, dialect).map_err(fault)?;
+                    if let Err(limit) = self.limits.take(self.index.len(), &self.namespace) {
+                        counts.scraped += 1;
+                        counts.dropped[limit as usize] += 1;
+                        continue;
+                    }
                     self.add(sample.series, &series)
                 }
             };
@@ -153,6 +172,7 @@ impl SeriesCache {
             // Nobody has been told of those.
             added.iter().for_each(|new| slots[*new as usize].is_timed = true);
         }
+        let before = self.index.len();
         self.index.retain(|_, slot| {
             let known = &mut slots[*slot as usize];
             if is_whole && known.scrape == scrape {
@@ -166,6 +186,7 @@ impl SeriesCache {
             free.push(*slot);
             false
         });
+        self.limits.give_back(before - self.index.len(), &self.namespace);
         if !is_whole {
             self.order.clear();
             self.points.clear();

@@ -25,6 +25,9 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
         interval: section.duration("interval", Duration::from_secs(15), 1_000..=60 * MINUTES, mistakes),
         timeout: section.duration("timeout", Duration::from_secs(10), 100..=60 * MINUTES, mistakes),
         job: section.read("job", "{namespace}/{owner}".to_owned(), mistakes, job),
+        series_limit: section.number("series_limit", 50_000, 1..=10_000_000, mistakes),
+        series_limit_namespace: section.read("series_limit_namespace", 20, mistakes, percent),
+        series_limit_total: section.number("series_limit_total", 200_000, 1..=100_000_000, mistakes),
         body_limit: section.size("body_limit", 64 << 20, 1 << 10..=4 << 30, mistakes),
         honor_labels_namespaces: globs(&mut section, "honor_labels_namespaces", &[], mistakes),
         outputs: outputs(&mut section, files, mistakes),
@@ -38,6 +41,13 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
     }
     section.finish(mistakes);
     metrics
+}
+
+/// A share in whole percents.
+fn percent(text: &str) -> Result<u64, String> {
+    let share = text.strip_suffix('%').and_then(|share| share.parse().ok());
+    let allowed = share.filter(|share| (1..=100).contains(share));
+    allowed.ok_or_else(|| format!("{text:?} is not allowed: 1% to 100%"))
 }
 
 /// A template whose braces hold what there is to put in.
@@ -130,6 +140,10 @@ mod tests {
                 "metrics.outputs[1].name:",
             ),
             ("relabel: []", "metrics.relabel: unknown key"),
+            (
+                "series_limit_namespace: 0%",
+                "metrics.series_limit_namespace: \"0%\" is not allowed: 1% to 100%",
+            ),
         ] {
             let found = mistakes(metrics);
             assert!(found.iter().any(|line| line.starts_with(mistake)), "{metrics}: {found:?}");

@@ -9,7 +9,7 @@ use super::{Shared, State};
 use crate::metrics::discover::Target;
 use crate::metrics::exposition::Dialect;
 use crate::metrics::scrape::Client;
-use crate::metrics::series::{Counts, SeriesCache, TargetLabels, encode_own};
+use crate::metrics::series::{Counts, Limit, SeriesCache, TargetLabels, encode_own};
 use crate::metrics::write_request::STALE;
 
 /// The series that a scrape makes itself, as Prometheus calls them.
@@ -33,24 +33,28 @@ pub(super) struct Scraper {
     has_begun: bool,
     /// Series that the gauge of all targets has of this one.
     counted: usize,
+    /// What has kept new series out in the newest scrape.
+    limited: Option<Limit>,
 }
 
 // === impl Scraper ===
 
 impl Scraper {
-    pub(super) fn new(shared: Arc<Shared>, target: Target, outputs: Vec<usize>) -> Self {
+    /// Of a pod in this namespace.
+    pub(super) fn new(shared: Arc<Shared>, target: Target, namespace: &str, outputs: Vec<usize>) -> Self {
         let labels = Arc::new(TargetLabels { labels: target.labels.clone(), honor: target.honor_labels });
         let metrics = &shared.config.metrics;
         let body_limit = usize::try_from(metrics.body_limit).unwrap_or(usize::MAX);
         Scraper {
             client: Client::new(metrics.timeout, body_limit, shared.tls.clone()),
-            series: SeriesCache::new(labels.clone()),
+            series: SeriesCache::new(labels.clone(), namespace, shared.limits.clone()),
             own: OWN.map(|name| encode_own(name, &labels)),
             shared,
             target,
             outputs,
             has_begun: false,
             counted: 0,
+            limited: None,
         }
     }
 
@@ -71,6 +75,7 @@ impl Scraper {
         self.shared.metrics.scraped(result.is_ok(), page.len(), duration);
         self.shared.give_page(page);
         self.pass_on(time, duration, result.as_ref().ok().copied());
+        self.count_dropped(result.as_ref().map(|counts| counts.dropped).unwrap_or_default());
         self.count_series();
         let counts = result.as_ref().map(|counts| counts.passed).unwrap_or_default();
         self.shared.states.set(
@@ -110,6 +115,22 @@ impl Scraper {
             let own = self.own.iter().zip(own).map(|(labels, value)| (labels.as_slice(), value, time));
             self.shared.outputs[*index].add(total, samples.chain(marks).chain(own));
         }
+    }
+
+    fn count_dropped(&mut self, dropped: [usize; Limit::ALL.len()]) {
+        self.shared.metrics.series_dropped(dropped);
+        let limit = Limit::ALL.into_iter().find(|limit| dropped[*limit as usize] > 0);
+        if self.limited != limit
+            && let Some(limit) = limit
+        {
+            tracing::warn!(
+                url = self.target.url(),
+                limit = limit.name(),
+                series = dropped[limit as usize],
+                "there is no place for new series of a target; they are dropped, and the others go on"
+            );
+        }
+        self.limited = limit;
     }
 
     fn count_series(&mut self) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::metrics::discover::TargetKey;
+use crate::metrics::series::Limit;
 
 /// What is known of a target.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +33,7 @@ pub struct ScrapeMetrics {
     bytes: IntCounter,
     duration: Histogram,
     series: IntGauge,
+    dropped: [IntCounter; Limit::ALL.len()],
 }
 
 // === impl States ===
@@ -59,7 +61,16 @@ impl ScrapeMetrics {
     /// # Errors
     /// When a name is registered already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let dropped = IntCounterVec::new(
+            Opts::new(
+                "sidelight_series_dropped_total",
+                "Samples of new series for which there was no place, by limit.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(dropped.clone()))?;
         let metrics = ScrapeMetrics {
+            dropped: Limit::ALL.map(|limit| dropped.with_label_values(&[limit.name()])),
             scrapes: IntCounterVec::new(
                 Opts::new("sidelight_scrapes_total", "Scrapes, by whether their page could be read."),
                 &["result"],
@@ -94,6 +105,12 @@ impl ScrapeMetrics {
 
     pub(super) fn samples(&self, samples: usize) {
         self.samples.inc_by(samples as u64);
+    }
+
+    pub(super) fn series_dropped(&self, dropped: [usize; Limit::ALL.len()]) {
+        for (counter, dropped) in self.dropped.iter().zip(dropped) {
+            counter.inc_by(dropped as u64);
+        }
     }
 
     pub(super) fn series(&self, change: i64) {

@@ -3,10 +3,12 @@
 use super::*;
 
 fn cache() -> SeriesCache {
-    SeriesCache::new(Arc::new(TargetLabels {
-        labels: vec![("job".to_owned(), "j".to_owned())],
-        honor: false,
-    }))
+    limited(Limits::new(100, 100, 100))
+}
+
+fn limited(limits: Limits) -> SeriesCache {
+    let labels = TargetLabels { labels: vec![("job".to_owned(), "j".to_owned())], honor: false };
+    SeriesCache::new(Arc::new(labels), "ns", Arc::new(limits))
 }
 
 impl SeriesCache {
@@ -32,7 +34,10 @@ fn series_are_known_again_wherever_they_stand() {
     assert_eq!(cache.scrape("a 1\nb 2\nc 3\n"), ("a=1 b=2 c=3".into(), String::new()));
     assert_eq!(cache.scrape("a 2\nb 3\nc 4"), ("a=2 b=3 c=4".into(), String::new()));
     assert_eq!(cache.scrape("c 5\nb 6\na 7\n"), ("c=5 b=6 a=7".into(), String::new()));
-    assert_eq!(cache.read(b"c 1\nd 1\n", Dialect::Text), Ok(Counts { scraped: 2, passed: 2, added: 1 }));
+    assert_eq!(
+        cache.read(b"c 1\nd 1\n", Dialect::Text),
+        Ok(Counts { scraped: 2, passed: 2, added: 1, dropped: [0; 3] })
+    );
 }
 
 #[test]
@@ -62,7 +67,10 @@ fn of_a_series_that_stands_twice_the_first_counts() {
     for _ in 0..2 {
         assert_eq!(cache.scrape("a 1\na 2\nb 3\n").0, "a=1 b=3");
     }
-    assert_eq!(cache.read(b"a 1\na 2\nb 3\n", Dialect::Text), Ok(Counts { scraped: 3, passed: 2, added: 0 }));
+    assert_eq!(
+        cache.read(b"a 1\na 2\nb 3\n", Dialect::Text),
+        Ok(Counts { scraped: 3, passed: 2, added: 0, dropped: [0; 3] })
+    );
 }
 
 #[test]
@@ -71,4 +79,15 @@ fn a_series_with_times_of_its_own_ends_without_a_mark() {
     cache.scrape("a 1 1000\nb 2\n");
     assert_eq!(cache.scrape(""), (String::new(), "b".into()));
     assert!(cache.is_empty());
+}
+
+#[test]
+fn above_a_limit_new_series_are_dropped_and_the_known_ones_go_on() {
+    let mut cache = limited(Limits::new(2, 100, 100));
+    assert_eq!(cache.scrape("a 1\nb 2\nc 3\n").0, "a=1 b=2");
+    let counts = cache.read(b"c 3\nb 4\na 5\nd 6\n", Dialect::Text).unwrap();
+    assert_eq!(counts, Counts { scraped: 4, passed: 2, added: 0, dropped: [2, 0, 0] });
+    cache.end_vanished(true, |_| {});
+    assert_eq!(cache.scrape("b 4\n"), ("b=4".into(), "a".into()));
+    assert_eq!(cache.scrape("c 3\nb 4\n").0, "c=3 b=4", "there is a place again");
 }

@@ -88,8 +88,8 @@ pub async fn run(
     let mut dispatcher = Dispatcher {
         upstreams: Upstreams::new(&config.upstreams),
         jitter: upstreams::jittered,
+        parcels: Parcels::new(config.upstreams.len()),
         config: Arc::new(config),
-        parcels: Parcels::default(),
         pending: VecDeque::new(),
         connections: JoinSet::new(),
         events,
@@ -141,7 +141,7 @@ impl Dispatcher {
             self.status.set_up(self.upstreams.any_up());
             tokio::select! {
                 chunk = chunks.recv(), if is_open && self.has_place() => match chunk {
-                    Some(chunk) => self.pending.push_back(Parcel::whole(chunk)),
+                    Some(chunk) => self.take(chunk),
                     None => is_open = false,
                 },
                 Some(event) = inbox.recv() => self.handle(event),
@@ -149,6 +149,15 @@ impl Dispatcher {
                 Some(_) = self.connections.join_next() => {}
             }
         }
+    }
+
+    /// A chunk from the readers, which may have waited for its place. Elsewhere acknowledgements wake them; suspects get
+    /// none.
+    fn take(&mut self, chunk: Chunk) {
+        if self.pending.iter().any(Parcel::is_suspect) {
+            chunk.credit.wake_readers();
+        }
+        self.pending.push_back(Parcel::whole(chunk));
     }
 
     /// Opens the connections that are missing.

@@ -90,6 +90,18 @@ impl Share {
 // === impl Credit ===
 
 impl Credit {
+    /// Whether it may take so many bytes instead: one chunk may pass the limit, so that what waits for memory is not all that
+    /// there is.
+    pub fn may_become(&self, bytes: usize) -> bool {
+        let others = self.share.used().saturating_sub(self.bytes);
+        others + bytes <= self.share.limit + self.share.chunk_bytes
+    }
+
+    /// Readers that wait for a place in the channel may have one now.
+    pub fn wake_readers(&self) {
+        self.share.give_back(0);
+    }
+
     /// Says how many bytes the closed chunk really takes. A record that is longer than a chunk, or became so when it was
     /// encoded, cannot be divided: for it the limit may be passed, and nobody takes anything before that has come back.
     pub fn set_bytes(&mut self, bytes: usize) {

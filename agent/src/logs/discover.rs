@@ -253,6 +253,7 @@ impl Tree {
             match Root::open(&path) {
                 Ok(root) => (self.root, self.root_missing) = (Some(root), false),
                 Err(error) => {
+                    self.root = None;
                     if !std::mem::replace(&mut self.root_missing, true) {
                         tracing::warn!(root = %path.display(), %error, "cannot open logs.root, trying again every second; mount it or correct the path");
                     }

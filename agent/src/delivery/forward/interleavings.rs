@@ -64,5 +64,5 @@ async fn run(seed: u64) {
         tokio::time::advance(Duration::from_millis(50)).await;
     }
     world.check(&agent);
-    assert_eq!(agent.dispatcher.upstreams.in_flight(), 0);
+    assert_eq!((agent.dispatcher.upstreams.in_flight(), agent.share.used()), (0, 0));
 }

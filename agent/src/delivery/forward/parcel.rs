@@ -18,12 +18,14 @@ use crate::delivery::chunk::{Chunk, Compression, new_id};
 const PATIENCE: u32 = 5;
 /// Refusals of a piece before it is cut further: it is under suspicion already.
 const PATIENCE_WITH_A_PIECE: u32 = 2;
-/// Refusals in a row, of whatever was sent, from which on each cuts what it has refused. A receiver that is away behind
-/// something that accepts its connections costs a message more for each, and at most one in half a minute.
-const PATIENCE_IN_THE_DARK: u32 = 6;
-/// How long one record alone must have been refused, while others were taken, until it is dropped. A receiver that is
-/// overloaded refuses at random: in this time, with a try every few hundred milliseconds, it takes the record.
+/// Refusals of one record alone until it is dropped. A receiver that is overloaded refuses at random, and takes one of so
+/// many tries.
+const PATIENCE_WITH_ONE: u32 = 20;
+/// How long that must have gone on.
 const LAST_DOUBT: Duration = Duration::from_secs(30);
+/// Refusals in a row by each receiver, of whatever was sent, from which on each cuts what it has refused. One that is away
+/// behind something that accepts its connections costs a message more for each, and there is one in half a minute.
+const PATIENCE_IN_THE_DARK: u32 = 6;
 
 /// What is sent as one message.
 #[derive(Debug)]
@@ -48,12 +50,13 @@ enum Content {
 }
 
 /// The chunks that are cut, how many parcels were acknowledged, and how many were refused since.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Parcels {
     cuts: HashMap<u64, Cut>,
     next_cut: u64,
     acknowledged: u64,
     refused_in_a_row: u32,
+    patience_in_the_dark: u32,
 }
 
 /// A chunk in pieces, which have its bytes: its receipt is settled when every record is.
@@ -61,7 +64,8 @@ pub(super) struct Parcels {
 struct Cut {
     chunk: Chunk,
     open_records: usize,
-    open_bytes: usize,
+    /// Of its records that are open, and of the marks of all.
+    bytes: usize,
     rejected: Vec<usize>,
 }
 
@@ -120,6 +124,18 @@ impl Parcel {
 // === impl Parcels ===
 
 impl Parcels {
+    /// Nothing is cut; for so many receivers.
+    pub(super) fn new(receivers: usize) -> Self {
+        let receivers = u32::try_from(receivers).unwrap_or(u32::MAX);
+        Parcels {
+            cuts: HashMap::new(),
+            next_cut: 0,
+            acknowledged: 0,
+            refused_in_a_row: 0,
+            patience_in_the_dark: PATIENCE_IN_THE_DARK.saturating_mul(receivers),
+        }
+    }
+
     /// The receiver has taken a parcel.
     pub(super) fn acknowledged(&mut self, parcel: Parcel) {
         self.acknowledged += 1;
@@ -144,7 +160,7 @@ impl Parcels {
             refusals.acknowledged = self.acknowledged;
         }
         let is_convicted = match (suspect.records(), suspect.is_piece()) {
-            (1, _) => suspect.refusals.count >= PATIENCE && first.elapsed() >= LAST_DOUBT,
+            (1, _) => suspect.refusals.count >= PATIENCE_WITH_ONE && first.elapsed() >= LAST_DOUBT,
             _ if self.is_in_the_dark() => true,
             (_, true) => suspect.refusals.count >= PATIENCE_WITH_A_PIECE,
             (_, false) => suspect.refusals.count >= PATIENCE,
@@ -155,13 +171,17 @@ impl Parcels {
     /// Nothing is taken any more: whether a receiver is away, or each parcel holds something that it refuses, only a
     /// smaller one can tell.
     pub(super) fn is_in_the_dark(&self) -> bool {
-        self.refused_in_a_row >= PATIENCE_IN_THE_DARK
+        self.refused_in_a_row >= self.patience_in_the_dark
     }
 
     /// Halves a parcel; one record alone is dropped.
     fn cut(&mut self, parcel: Parcel) -> Vec<Parcel> {
         let (cut, records, entries) = match parcel.content {
             Content::Piece { cut, records, entries, .. } => (cut, records, entries),
+            // It waits for the memory that it needs when it is unpacked.
+            Content::Whole(chunk) if !chunk.credit.may_become(Cut::bytes(&chunk)) => {
+                return vec![Parcel { content: Content::Whole(chunk), refusals: parcel.refusals }];
+            }
             Content::Whole(mut chunk) => {
                 let Some(entries) = uncompressed(&mut chunk) else {
                     tracing::error!(tag = %chunk.tag, "a chunk cannot be unpacked again");
@@ -170,7 +190,7 @@ impl Parcels {
                 tracing::warn!(tag = %chunk.tag, records = chunk.marks.len(), "a chunk is refused again and again; looking for the record that is");
                 let records = 0..chunk.marks.len();
                 self.next_cut += 1;
-                self.cuts.insert(self.next_cut, Cut::new(*chunk, entries.len()));
+                self.cuts.insert(self.next_cut, Cut::new(*chunk));
                 (self.next_cut, records, entries)
             }
         };
@@ -209,16 +229,22 @@ impl Parcels {
 // === impl Cut ===
 
 impl Cut {
-    /// Its pieces hold so many bytes.
-    fn new(mut chunk: Chunk, open_bytes: usize) -> Self {
-        chunk.credit.set_bytes(open_bytes);
-        Cut { open_records: chunk.marks.len(), chunk, open_bytes, rejected: Vec::new() }
+    /// Its pieces hold all of it.
+    fn new(mut chunk: Chunk) -> Self {
+        let bytes = Self::bytes(&chunk);
+        chunk.credit.set_bytes(bytes);
+        Cut { open_records: chunk.marks.len(), chunk, bytes, rejected: Vec::new() }
+    }
+
+    /// What a chunk takes in pieces: its records, unpacked, and their marks.
+    fn bytes(chunk: &Chunk) -> usize {
+        chunk.marks.last().map_or(0, |last| last.end as usize) + size_of_val(chunk.marks.as_slice())
     }
 
     fn settle(&mut self, records: &Range<usize>, bytes: usize, rejected: bool) {
         self.open_records = self.open_records.saturating_sub(records.len());
-        self.open_bytes = self.open_bytes.saturating_sub(bytes);
-        self.chunk.credit.set_bytes(self.open_bytes);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.chunk.credit.set_bytes(self.bytes);
         if rejected {
             self.rejected.extend(records.clone());
         }
@@ -260,16 +286,16 @@ mod tests {
     /// Otherwise a few of them fill the output's share, and nothing comes any more by which a receiver that refuses them
     /// could be told from one that is away.
     #[test]
-    fn a_chunk_of_which_one_record_is_left_takes_no_more_memory_than_that() {
+    fn a_chunk_of_which_one_record_is_left_takes_the_memory_of_that_and_of_its_marks() {
         let share = Share::new(1 << 20, 1 << 20, Vec::new());
-        let (mut parcels, mut left) = (Parcels::default(), vec![Parcel::whole(chunk(64, &share))]);
+        let (mut parcels, mut left) = (Parcels::new(1), vec![Parcel::whole(chunk(64, &share))]);
         assert_eq!(share.used(), 1 << 20);
         while left[0].records() > 1 {
             let again = parcels.cut(left.pop().unwrap());
             left = again;
             parcels.acknowledged(left.pop().unwrap());
         }
-        assert_eq!(share.used(), RECORD);
+        assert_eq!(share.used(), RECORD + 64 * size_of::<RecordMark>());
         parcels.acknowledged(left.pop().unwrap());
         assert_eq!(share.used(), 0);
     }

@@ -13,7 +13,7 @@ use super::world::World;
 use crate::checkpoint::account::{Accounts, DropReason, OutputAccount};
 use crate::checkpoint::store::{self, Saved};
 use crate::config::OutputKind;
-use crate::delivery::chunk::{Chunk, Compression};
+use crate::delivery::chunk::Chunk;
 use crate::delivery::forward::connection::{ConnectionId, Event, Remains};
 use crate::delivery::forward::parcel::{Parcel, Parcels};
 use crate::delivery::forward::upstreams::Upstreams;
@@ -43,6 +43,7 @@ pub(super) struct Agent {
     pub(super) account: Arc<OutputAccount>,
     accounts: Accounts,
     pub(super) lane: Lane,
+    pub(super) share: Arc<Share>,
     encoder: RecordEncoder<Forward>,
     cursor: Cursor,
     buffers: Buffers,
@@ -83,7 +84,8 @@ impl Agent {
             settings: container.settings(),
             container,
             metrics: LogMetrics::register(&registry).unwrap(),
-            lane: Lane::new(0, Compression::None, sender, share, account.clone()),
+            lane: Lane::new(0, world.compression, sender, share.clone(), account.clone()),
+            share,
             encoder: RecordEncoder::new(&world.config, NamespaceLimits::default(), Forward::default()),
             cursor: Cursor::default(),
             buffers: Buffers::default(),
@@ -92,7 +94,7 @@ impl Agent {
                 upstreams: Upstreams::new(&forward.upstreams),
                 jitter: |pause| pause,
                 config: Arc::new(Config::new("out", "n", forward)),
-                parcels: Parcels::default(),
+                parcels: Parcels::new(forward.upstreams.len()),
                 pending: VecDeque::new(),
                 connections: JoinSet::new(),
                 events,
@@ -162,7 +164,7 @@ impl Agent {
         if self.dispatcher.has_place()
             && let Ok(chunk) = self.chunks.try_recv()
         {
-            self.dispatcher.pending.push_back(Parcel::whole(chunk));
+            self.dispatcher.take(chunk);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use sidelight_tests::dice::Dice;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::agent::Agent;
 use crate::config::Config;
+use crate::delivery::chunk::Compression;
 use crate::delivery::forward::parcel::Parcel;
 use crate::logs::split::Stream;
 
@@ -28,6 +29,7 @@ struct Written {
 /// What outlives a kill: the files, the receivers, the disk.
 pub(super) struct World {
     pub(super) dice: Dice,
+    pub(super) compression: Compression,
     pub(super) config: Arc<Config>,
     pub(super) files: Vec<(File, u64)>,
     lines: Vec<Written>,
@@ -48,6 +50,7 @@ impl World {
                     { name: out, forward: { upstreams: ['a:1', 'b:1'] } } ] }";
         let mut world = World {
             dice: Dice::new(seed),
+            compression: if seed.is_multiple_of(2) { Compression::None } else { Compression::Gzip },
             config: Arc::new(Config::parse(text, &|_| None).unwrap()),
             files: Vec::new(),
             lines: Vec::new(),
@@ -116,7 +119,7 @@ impl World {
 
     /// What a receiver makes of a message; false when it refuses it.
     pub(super) fn take(&mut self, parcel: &Parcel) -> bool {
-        let texts = texts(parcel.entries());
+        let texts = texts(parcel);
         if texts.iter().any(|text| text == POISON) {
             return false;
         }
@@ -131,7 +134,7 @@ impl World {
 
     /// A connection has broken: that these lines have come, nobody can know.
     pub(super) fn allow_again<'a>(&mut self, parcels: impl Iterator<Item = &'a Parcel>) {
-        for found in parcels.flat_map(|parcel| texts(parcel.entries())) {
+        for found in parcels.flat_map(texts) {
             let number: usize = found.split(' ').next().unwrap().parse().unwrap();
             self.lines[number].allowed += 1;
         }
@@ -160,7 +163,16 @@ fn text(number: usize) -> String {
     format!("{number} {}", "x".repeat(number * 7 % 120))
 }
 
-fn texts(mut entries: &[u8]) -> Vec<String> {
+/// The texts of a parcel's records.
+fn texts(parcel: &Parcel) -> Vec<String> {
+    let mut unpacked = Vec::new();
+    let mut entries = match parcel.compression() {
+        Compression::Gzip => {
+            flate2::read::GzDecoder::new(parcel.entries()).read_to_end(&mut unpacked).unwrap();
+            unpacked.as_slice()
+        }
+        _ => parcel.entries(),
+    };
     let mut texts = Vec::new();
     while !entries.is_empty() {
         let entry = rmpv::decode::read_value(&mut entries).unwrap();

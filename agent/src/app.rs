@@ -42,6 +42,7 @@ pub struct Parts {
     pub(crate) metrics: LogMetrics,
     pub(crate) scrapes: ScrapeMetrics,
     pub(crate) remote_write: remote_write::Metrics,
+    pub(crate) queues: remote_write::Queues,
     pub(crate) pods: cluster::Store,
     pub(crate) health: Arc<Health>,
 }
@@ -72,6 +73,7 @@ impl Parts {
             metrics: LogMetrics::register(&registry)?,
             scrapes: ScrapeMetrics::register(&registry)?,
             remote_write: remote_write::Metrics::register(&registry)?,
+            queues: remote_write::Queues::default(),
             pods: cluster::Store::new(),
             health: Health::new(&registry)?,
             registry,

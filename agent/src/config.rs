@@ -383,6 +383,13 @@ pub const QUEUE_BYTES: usize = 16 << 20;
 /// on its lines, small enough to stay in a second-level cache.
 pub const READ_WINDOW: usize = 256 << 10;
 
+impl Match {
+    /// Whether a pod of this namespace, with these labels, is what the output gets.
+    pub fn takes(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.namespaces.matches(namespace) && self.labels.matches(labels)
+    }
+}
+
 impl Output {
     /// How often a reader closes this output's half-full chunk.
     pub fn flush_interval(&self) -> Duration {

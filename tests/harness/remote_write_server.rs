@@ -112,11 +112,11 @@ impl Shared {
         let mut known = self.series.lock().unwrap();
         for (text, sample) in series {
             let samples = known.entry(text.clone()).or_default();
-            if samples.last().is_some_and(|newest| newest.timestamp > sample.timestamp) {
+            if samples.last().is_some_and(|newest| newest.timestamp >= sample.timestamp) {
                 self.violations
                     .lock()
                     .unwrap()
-                    .push(format!("{text}: a sample is older than the one before"));
+                    .push(format!("{text}: a sample is not newer than the one before"));
             }
             samples.push(sample);
         }

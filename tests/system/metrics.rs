@@ -180,7 +180,7 @@ fn a_receiver_that_fails_gets_it_again_and_one_that_rejects_does_not() {
     assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 0.0);
     server.refuse([Answer { body: b"it is too old".to_vec(), ..Answer::status(400) }]);
     eventually("the rejection", || agent.metric("sidelight_remote_write_dropped_samples_total") > 0.0);
-    assert!(agent.log().contains("it is too old"));
+    eventually("its reason in the log", || agent.log().contains("it is too old"));
     let before = server.samples(&a).len();
     eventually("the next scrape", || server.samples(&a).len() > before);
     assert_eq!(agent.metric("sidelight_remote_write_retries_total"), 3.0);

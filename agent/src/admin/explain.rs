@@ -74,7 +74,9 @@ pub(super) fn explain(view: &View, namespace: &str, name: &str) -> Explanation {
         (_, 0) => "not collected",
         _ => "partly collected",
     };
-    let metrics = known.iter().flat_map(|pod| of_pod(view, pod)).map(explain_target).collect();
+    let present = view.pods.present();
+    let known = present.iter().filter(|pod| pod.namespace == namespace && pod.name == name);
+    let metrics = known.flat_map(|pod| of_pod(view, pod)).map(explain_target).collect();
     Explanation { pod: format!("{namespace}/{name}"), verdict: verdict.to_owned(), logs, metrics }
 }
 

@@ -75,10 +75,20 @@ pub(super) fn of_pod(view: &View, pod: &Pod) -> Vec<TargetStatus> {
         samples: 0,
         series: 0,
     };
-    let has_outputs = !view.config.metrics.outputs.is_empty();
+    let outputs = &view.config.metrics.outputs;
+    let is_taken = outputs.iter().any(|output| output.matching.takes(&pod.namespace, &pod.labels));
+    let out = if outputs.is_empty() {
+        Some("metrics.outputs is empty")
+    } else if !is_taken {
+        Some("no output's match takes this pod")
+    } else if pod.deleting {
+        Some("the pod has been told to end")
+    } else {
+        None
+    };
     let scraped = found.targets.iter().map(|target| {
-        if !has_outputs {
-            return status(target.url(), SKIPPED, "metrics.outputs is empty".to_owned());
+        if let Some(reason) = out {
+            return status(target.url(), SKIPPED, reason.to_owned());
         }
         let known = view.states.get(&target.key).unwrap_or_default();
         let state = match (&known.last_scrape, &known.last_error) {

@@ -208,24 +208,29 @@ impl Pipeline {
     }
 
     /// Reads on to where the files end now, waits for acknowledgements until the deadline, and ends.
-    pub(super) async fn finish(self, deadline: Instant) -> Ended {
-        self.end(deadline, Order::finish).await
+    pub(super) async fn finish(mut self, deadline: Instant) -> Ended {
+        let scraping = self.scraping.take();
+        let scraping = async {
+            if let Some(scraping) = scraping {
+                scraping.finish(deadline).await;
+            }
+        };
+        tokio::join!(self.end(deadline, Order::finish), scraping).0
     }
 
     /// Ends at once, but for the acknowledgements of what was sent.
-    pub(super) async fn hand_over(self, deadline: Instant) -> Ended {
+    pub(super) async fn hand_over(mut self, deadline: Instant) -> Ended {
+        if let Some(scraping) = self.scraping.take() {
+            scraping.hand_over().await;
+        }
         self.end(deadline, Order::stop).await
     }
 
     async fn end(mut self, deadline: Instant, last_order: fn(&Order)) -> Ended {
-        let scraping = end_scraping(self.scraping.take(), deadline);
-        let logs = async {
-            self.end_discovery().await;
-            last_order(&self.order);
-            self.end_readers(deadline).await;
-            self.end_deliveries(deadline).await
-        };
-        tokio::join!(logs, scraping).0
+        self.end_discovery().await;
+        last_order(&self.order);
+        self.end_readers(deadline).await;
+        self.end_deliveries(deadline).await
     }
 
     async fn end_discovery(&mut self) {
@@ -261,12 +266,6 @@ impl Pipeline {
         }
         look_at(&self.generations());
         Ended { checkpoint: self.checkpoint(), containers: self.view.inventory.containers() }
-    }
-}
-
-async fn end_scraping(scraping: Option<ScrapingThread>, deadline: Instant) {
-    if let Some(scraping) = scraping {
-        scraping.end(deadline).await;
     }
 }
 

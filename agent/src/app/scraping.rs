@@ -1,10 +1,11 @@
 //! The thread that scrapes and writes samples, beside the way of the logs: neither waits for the other.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use prometheus::IntCounter;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -14,13 +15,15 @@ use crate::config::{self, Config, QUEUE_BYTES};
 use crate::delivery::remote_write::{Queue, RemoteWrite};
 use crate::metrics::outputs::Output;
 use crate::metrics::scrape::any_certificate;
-use crate::metrics::scraping::{self, Shared, States};
+use crate::metrics::scraping::{self, Pages, Shared, States};
 use crate::metrics::series::Limits;
 
 /// The thread, and how it is told to stop.
 pub(super) struct ScrapingThread {
     stop: watch::Sender<Option<Instant>>,
     thread: JoinHandle<()>,
+    /// The queues, and where to count what is left in them at the end.
+    unsent: Vec<(IntCounter, Arc<Queue>)>,
 }
 
 // === impl ScrapingThread ===
@@ -35,15 +38,26 @@ impl ScrapingThread {
         parts: &Parts,
         states: &States,
     ) -> anyhow::Result<Option<Self>> {
+        let metrics = &parts.remote_write;
+        let wanted = config.metrics.outputs.iter();
+        let wanted = wanted.map(|output| (output.name.clone(), output.remote_write.url.clone()));
+        let make = |name: &str| Queue::new(QUEUE_BYTES, metrics.unsent(name, "queue_full"));
+        let (queues, lost) = parts.queues.of(wanted, make);
+        if lost > 0 {
+            tracing::warn!(
+                samples = lost,
+                "an output of metrics is no more; what waited for its receiver is dropped"
+            );
+            metrics.unsent("", "output_removed").inc_by(lost);
+        }
         if config.metrics.outputs.is_empty() {
             return Ok(None);
         }
-        let mut writers = Vec::new();
-        let mut outputs = Vec::new();
-        for output in &config.metrics.outputs {
-            let queue = Arc::new(Queue::new(QUEUE_BYTES, parts.remote_write.overflowed(&output.name)));
+        let (mut writers, mut outputs, mut unsent) = (Vec::new(), Vec::new(), Vec::new());
+        for (output, queue) in config.metrics.outputs.iter().zip(queues) {
             outputs.push(Output::new(output, queue.clone()));
-            writers.push(RemoteWrite::new(&output.name, &output.remote_write, queue, &parts.remote_write)?);
+            unsent.push((metrics.unsent(&output.name, "stopped"), queue.clone()));
+            writers.push(RemoteWrite::new(&output.name, &output.remote_write, queue, metrics)?);
         }
         let shared = Arc::new(Shared {
             config: config.clone(),
@@ -52,7 +66,7 @@ impl ScrapingThread {
             metrics: parts.scrapes.clone(),
             tls: any_certificate()?,
             limits: Arc::new(limits(&config.metrics)),
-            pages: Mutex::default(),
+            pages: Pages::new(usize::try_from(config.metrics.body_limit).unwrap_or(usize::MAX)),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -75,11 +89,26 @@ impl ScrapingThread {
                 runtime.shutdown_background();
             })
             .context("cannot start the thread of the scrapes")?;
-        Ok(Some(ScrapingThread { stop, thread }))
+        Ok(Some(ScrapingThread { stop, thread, unsent }))
     }
 
-    /// Ends the scrapes, and sends what there is until the deadline.
-    pub(super) async fn end(self, deadline: Instant) {
+    /// Ends the scrapes, and sends what there is until the deadline. What is left is dropped, and counted.
+    pub(super) async fn finish(self, deadline: Instant) {
+        let unsent = self.unsent.clone();
+        self.end(deadline).await;
+        let left: u64 = unsent.iter().map(|(_, queue)| queue.samples()).sum();
+        if left > 0 {
+            tracing::warn!(samples = left, "not every sample was sent in time; what is left is dropped");
+            unsent.iter().for_each(|(counter, queue)| counter.inc_by(queue.samples()));
+        }
+    }
+
+    /// Ends at once. What is not sent stays in the queues, for the next pipeline.
+    pub(super) async fn hand_over(self) {
+        self.end(Instant::now()).await;
+    }
+
+    async fn end(self, deadline: Instant) {
         let _ = self.stop.send(Some(deadline));
         while !self.thread.is_finished() && Instant::now() < deadline + Duration::from_millis(500) {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -23,7 +23,8 @@ use tokio::time::Instant;
 use crate::config;
 use crate::delivery::{tls, until};
 
-pub use queue::{Queue, Request as WriteRequest};
+use queue::Request as WriteRequest;
+pub use queue::{Queue, Queues};
 
 const AGENT: &str = concat!("sidelight/", env!("CARGO_PKG_VERSION"));
 /// For one request, from connecting to the last byte of the answer.
@@ -97,9 +98,9 @@ impl Metrics {
         })
     }
 
-    /// Samples of an output that had no place in its queue.
-    pub fn overflowed(&self, output: &str) -> IntCounter {
-        self.dropped.with_label_values(&[output, "queue_full"])
+    /// Samples of an output that were never answered, for this reason.
+    pub fn unsent(&self, output: &str, reason: &str) -> IntCounter {
+        self.dropped.with_label_values(&[output, reason])
     }
 }
 
@@ -147,7 +148,7 @@ impl RemoteWrite {
     /// Sends what the queue has, until it is closed and empty, or the deadline that `stop` gives has passed.
     pub async fn run(self, mut stop: watch::Receiver<Option<Instant>>) {
         let send = async {
-            while let Some(request) = self.queue.pop().await {
+            while let Some(request) = self.queue.first().await {
                 self.deliver(request).await;
             }
         };
@@ -173,11 +174,15 @@ impl RemoteWrite {
         loop {
             match self.send(&request).await {
                 Outcome::Taken => {
-                    self.samples.inc_by(request.samples);
+                    if self.queue.done(&request) {
+                        self.samples.inc_by(request.samples);
+                    }
                     return;
                 }
                 Outcome::Rejected(error) => {
-                    self.rejected.inc_by(request.samples);
+                    if self.queue.done(&request) {
+                        self.rejected.inc_by(request.samples);
+                    }
                     tracing::error!(
                         output = self.name,
                         samples = request.samples,
@@ -221,12 +226,9 @@ impl RemoteWrite {
         let status = response.status();
         let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let retry_after = seconds.map(Duration::from_secs);
-        // Also to the end, so that the connection can be used again.
-        let answer = Limited::new(response.into_body(), MAX_ERROR).collect().await;
-        let text = || {
-            let body = answer.map(|body| body.to_bytes()).unwrap_or_default();
-            format!("{status}: {}", String::from_utf8_lossy(&body).trim())
-        };
+        // Also of a success, so that the connection can be used again.
+        let answer = beginning(response.into_body()).await;
+        let text = || format!("{status}: {}", String::from_utf8_lossy(&answer).trim());
         Ok(match status {
             _ if status.is_success() => Outcome::Taken,
             StatusCode::TOO_MANY_REQUESTS => Outcome::Away(text(), retry_after),
@@ -234,4 +236,16 @@ impl RemoteWrite {
             _ => Outcome::Rejected(text()),
         })
     }
+}
+
+/// What an answer begins with; what is behind is not read.
+async fn beginning(mut body: Incoming) -> Vec<u8> {
+    let mut begun = Vec::new();
+    while begun.len() < MAX_ERROR
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        begun.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data.as_ref()));
+    }
+    begun.truncate(MAX_ERROR);
+    begun
 }

@@ -59,12 +59,23 @@ pub enum ScrapeError {
     /// The page is too long.
     #[error("the page is longer than metrics.body_limit ({0} bytes)")]
     TooLong(usize),
+    /// There is no memory for it just now.
+    #[error(
+        "the pages of this namespace, or of all, that are on their way together have reached their limit"
+    )]
+    NoRoom,
     /// It is packed in a way that was not asked for, or the packing is damaged.
     #[error("the page cannot be unpacked: {0}")]
     Encoding(String),
 }
 
 struct Seconds(Duration);
+
+/// What a page may take of memory that it shares with others.
+pub trait Room {
+    /// Takes so many bytes more; false when there are not so many.
+    fn take(&mut self, bytes: usize) -> bool;
+}
 
 /// A page on its way.
 enum Arriving<'a> {
@@ -76,6 +87,7 @@ enum Arriving<'a> {
 struct Limited<'a> {
     page: &'a mut Vec<u8>,
     limit: usize,
+    room: &'a mut (dyn Room + Send),
 }
 
 // === impl Client ===
@@ -86,7 +98,7 @@ impl Client {
         Client { timeout, body_limit, tls, connection: None }
     }
 
-    /// Reads the target's page into `page`, which is emptied before; gives its content type.
+    /// Reads the target's page into `page`, which is emptied before, as far as there is room; gives its content type.
     ///
     /// # Errors
     /// Why there is none; the connection is given up then.
@@ -94,9 +106,11 @@ impl Client {
         &mut self,
         target: &Target,
         page: &mut Vec<u8>,
+        room: &mut (dyn Room + Send),
     ) -> Result<Option<String>, ScrapeError> {
+        page.clear();
         let timeout = self.timeout.min(target.interval);
-        let result = tokio::time::timeout(timeout, self.fetch(target, timeout, page)).await;
+        let result = tokio::time::timeout(timeout, self.fetch(target, timeout, page, room)).await;
         let result = result.unwrap_or(Err(ScrapeError::Timeout(timeout)));
         if result.is_err() {
             self.connection = None;
@@ -109,6 +123,7 @@ impl Client {
         target: &Target,
         timeout: Duration,
         page: &mut Vec<u8>,
+        room: &mut (dyn Room + Send),
     ) -> Result<Option<String>, ScrapeError> {
         let kept = self.connection.take();
         let response = match kept {
@@ -127,8 +142,7 @@ impl Client {
             response.headers().get(name).and_then(|value: &hyper::header::HeaderValue| value.to_str().ok())
         };
         let content_type = text(CONTENT_TYPE).map(str::to_owned);
-        page.clear();
-        let page = Limited { page, limit: self.body_limit };
+        let page = Limited { page, limit: self.body_limit, room };
         let page = match text(CONTENT_ENCODING) {
             None | Some("" | "identity") => Arriving::Plain(page),
             Some("gzip" | "x-gzip") => Arriving::Gzip(Box::new(MultiGzDecoder::new(page))),
@@ -207,6 +221,7 @@ async fn read(mut body: Incoming, mut page: Arriving<'_>, limit: usize) -> Resul
 fn unusable(error: &io::Error, limit: usize) -> ScrapeError {
     match error.kind() {
         io::ErrorKind::FileTooLarge => ScrapeError::TooLong(limit),
+        io::ErrorKind::OutOfMemory => ScrapeError::NoRoom,
         _ => ScrapeError::Encoding(error.to_string()),
     }
 }
@@ -235,6 +250,9 @@ impl Write for Limited<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.page.len() + bytes.len() > self.limit {
             return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        if !self.room.take(bytes.len()) {
+            return Err(io::ErrorKind::OutOfMemory.into());
         }
         self.page.extend_from_slice(bytes);
         Ok(bytes.len())

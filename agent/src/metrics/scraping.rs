@@ -4,22 +4,24 @@
 //! and ended by the difference.
 
 mod page;
+mod pages;
 mod state;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::cluster::Store;
+use crate::cluster::{Pod, Store};
 use crate::config::Config;
 use crate::metrics::discover::{Target, TargetKey, targets};
 use crate::metrics::outputs::Output;
 use crate::metrics::scraping::page::Scraper;
+pub use crate::metrics::scraping::pages::Pages;
 pub use crate::metrics::scraping::state::{ScrapeMetrics, State, States};
 use crate::metrics::series::Limits;
 
@@ -37,8 +39,8 @@ pub struct Shared {
     pub limits: Arc<Limits>,
     /// For https.
     pub tls: Arc<rustls::ClientConfig>,
-    /// Buffers for pages; only a scrape that is under way has one.
-    pub pages: Mutex<Vec<Vec<u8>>>,
+    /// Buffers for pages.
+    pub pages: Pages,
 }
 
 /// How a task ends.
@@ -53,27 +55,41 @@ enum End {
 
 struct Running {
     target: Target,
+    outputs: Vec<usize>,
     end: watch::Sender<End>,
+    /// Closed when the task is over.
+    over: oneshot::Receiver<()>,
+}
+
+/// The tasks.
+#[derive(Default)]
+struct Tasks {
+    set: JoinSet<()>,
+    running: HashMap<TargetKey, Running>,
+    /// Those that have been told to end: the next task of the same target waits for it, so that its samples come later.
+    ending: HashMap<TargetKey, oneshot::Receiver<()>>,
 }
 
 /// Scrapes until `stop` has a deadline. No series is marked as ended then: another agent goes on with them.
 pub async fn run(shared: Arc<Shared>, pods: Store, mut stop: watch::Receiver<Option<Instant>>) {
     let mut changes = pods.changes();
-    let mut running: HashMap<TargetKey, Running> = HashMap::new();
-    let mut tasks = JoinSet::new();
+    let mut tasks = Tasks::default();
     for index in 0..shared.outputs.len() {
-        tasks.spawn(flush(shared.clone(), index));
+        tasks.set.spawn(flush(shared.clone(), index));
     }
     loop {
         changes.borrow_and_update();
-        follow_pods(&shared, &pods, &mut running, &mut tasks);
+        // What an earlier run knew of pods is no reason to ask anybody: their addresses may be others' now.
+        if pods.synced() {
+            tasks.follow(&shared, &pods);
+        }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { break },
             () = stopped(&mut stop) => break,
-            Some(_) = tasks.join_next() => {}
+            Some(_) = tasks.set.join_next() => {}
         }
     }
-    tasks.shutdown().await;
+    tasks.set.shutdown().await;
     shared.outputs.iter().for_each(Output::close);
 }
 
@@ -89,45 +105,61 @@ async fn flush(shared: Arc<Shared>, index: usize) {
     }
 }
 
-/// Begins and ends tasks by what Kubernetes says now.
-fn follow_pods(
-    shared: &Arc<Shared>,
-    pods: &Store,
-    running: &mut HashMap<TargetKey, Running>,
-    tasks: &mut JoinSet<()>,
-) {
-    let mut wanted = BTreeMap::new();
-    let mut ending = Vec::new();
-    for pod in pods.present() {
-        for target in targets(&pod, &shared.config).targets {
-            if pod.deleting {
-                ending.push(target.key);
-            } else {
-                wanted.insert(target.key.clone(), (target, pod.clone()));
+// === impl Tasks ===
+
+impl Tasks {
+    /// Begins and ends tasks by what Kubernetes says now.
+    fn follow(&mut self, shared: &Arc<Shared>, pods: &Store) {
+        let mut wanted = BTreeMap::new();
+        let mut last = HashSet::new();
+        for pod in pods.present() {
+            let outputs = shared.outputs_of(&pod);
+            for target in targets(&pod, &shared.config).targets {
+                if pod.deleting {
+                    last.insert(target.key);
+                } else if !outputs.is_empty() {
+                    wanted.insert(target.key.clone(), (target, outputs.clone(), pod.namespace.clone()));
+                }
+            }
+        }
+        self.ending.retain(|_, over| matches!(over.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        let is_over = |(key, running): &(&TargetKey, &mut Running)| {
+            let stays = |(target, outputs, _): &(Target, Vec<usize>, String)| {
+                *target == running.target && *outputs == running.outputs
+            };
+            !wanted.get(*key).is_some_and(stays)
+        };
+        let over: Vec<TargetKey> =
+            self.running.iter_mut().filter(is_over).map(|(key, _)| key.clone()).collect();
+        for key in over {
+            let Some(running) = self.running.remove(&key) else { continue };
+            let end = if last.contains(&key) { End::Final } else { End::Gone };
+            let _ = running.end.send(end);
+            self.ending.insert(key, running.over);
+        }
+        for (key, (target, outputs, namespace)) in wanted {
+            if !self.running.contains_key(&key) {
+                let before = self.ending.remove(&key);
+                let scraper = Scraper::new(shared.clone(), target.clone(), &namespace, outputs.clone());
+                let ((end, told), (ends, over)) = (watch::channel(End::NotYet), oneshot::channel());
+                self.set.spawn(follow(scraper, told, before, ends));
+                self.running.insert(key, Running { target, outputs, end, over });
             }
         }
     }
-    running.retain(|key, running| {
-        let stays = wanted.get(key).is_some_and(|(target, _)| *target == running.target);
-        if !stays {
-            let end = if ending.contains(key) { End::Final } else { End::Gone };
-            let _ = running.end.send(end);
-        }
-        stays
-    });
-    for (key, (target, pod)) in wanted {
-        if running.contains_key(&key) {
-            continue;
-        }
-        let outputs = (0..shared.outputs.len()).filter(|index| shared.outputs[*index].takes(&pod)).collect();
-        let (end, told) = watch::channel(End::NotYet);
-        tasks.spawn(follow(Scraper::new(shared.clone(), target.clone(), &pod.namespace, outputs), told));
-        running.insert(key, Running { target, end });
-    }
 }
 
-/// Scrapes one target, each time at the same place of its interval, until it is told to end.
-async fn follow(mut scraper: Scraper, mut end: watch::Receiver<End>) {
+/// Scrapes one target, each time at the same place of its interval, until it is told to end. `before` is another task of the
+/// same target, and `_ends` tells the next.
+async fn follow(
+    mut scraper: Scraper,
+    mut end: watch::Receiver<End>,
+    before: Option<oneshot::Receiver<()>>,
+    _ends: oneshot::Sender<()>,
+) {
+    if let Some(before) = before {
+        let _ = before.await;
+    }
     let interval = scraper.target().interval;
     let mut ticks = interval_at(Instant::now() + until_turn(&scraper.target().key, interval), interval);
     // A scrape that is late is not made up for: its samples would be of the same moment.
@@ -167,11 +199,8 @@ fn until_turn(key: &TargetKey, interval: Duration) -> Duration {
 // === impl Shared ===
 
 impl Shared {
-    fn take_page(&self) -> Vec<u8> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    fn give_page(&self, page: Vec<u8>) {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).push(page);
+    /// The outputs that get the samples of a pod.
+    fn outputs_of(&self, pod: &Pod) -> Vec<usize> {
+        (0..self.outputs.len()).filter(|index| self.outputs[*index].takes(pod)).collect()
     }
 }

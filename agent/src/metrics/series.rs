@@ -22,8 +22,10 @@ pub struct SeriesCache {
     namespace: String,
     limits: Arc<Limits>,
     slots: Vec<Slot>,
-    /// By the text of the series as it stands on the page.
-    index: HashMap<Arc<[u8]>, u32>,
+    /// By the text of the series as it stands on the page. Several texts may stand for the same labels.
+    by_text: HashMap<Arc<[u8]>, u32>,
+    /// By encoded labels: what a series is.
+    by_labels: HashMap<Arc<[u8]>, u32>,
     free: Vec<u32>,
     /// By sample of the newest whole page.
     order: Vec<u32>,
@@ -59,9 +61,10 @@ pub struct Counts {
 
 #[derive(Debug)]
 struct Slot {
+    /// As it stood on the newest page.
     text: Arc<[u8]>,
     /// Name and labels, encoded for a write request.
-    labels: Box<[u8]>,
+    labels: Arc<[u8]>,
     /// The newest scrape that had it.
     scrape: u32,
     /// Its newest sample had a time of its own: such series end without a mark.
@@ -70,7 +73,7 @@ struct Slot {
 
 impl Drop for SeriesCache {
     fn drop(&mut self) {
-        self.limits.give_back(self.index.len(), &self.namespace);
+        self.limits.give_back(self.len(), &self.namespace);
     }
 }
 
@@ -84,7 +87,8 @@ impl SeriesCache {
             namespace: namespace.to_owned(),
             limits,
             slots: Vec::new(),
-            index: HashMap::new(),
+            by_text: HashMap::new(),
+            by_labels: HashMap::new(),
             free: Vec::new(),
             order: Vec::new(),
             points: Vec::new(),
@@ -95,12 +99,12 @@ impl SeriesCache {
 
     /// Series that are alive.
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.by_labels.len()
     }
 
     /// Whether none is alive.
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.by_labels.is_empty()
     }
 
     /// Reads a page. Of a series that stands there twice, the first sample counts.
@@ -132,12 +136,14 @@ impl SeriesCache {
                 Some(slot) => slot,
                 None => {
                     let series = Series::read(sample.series, dialect).map_err(fault)?;
-                    if let Err(limit) = self.limits.take(self.index.len(), &self.namespace) {
-                        counts.scraped += 1;
-                        counts.dropped[limit as usize] += 1;
-                        continue;
+                    match self.add(sample.series, &series) {
+                        Ok(slot) => slot,
+                        Err(limit) => {
+                            counts.scraped += 1;
+                            counts.dropped[limit as usize] += 1;
+                            continue;
+                        }
                     }
-                    self.add(sample.series, &series)
                 }
             };
             counts.scraped += 1;
@@ -159,55 +165,66 @@ impl SeriesCache {
     /// Ends the series that the newest page does not have, or all of them when it was not whole: `stale` gets the labels of
     /// those that have to be marked.
     pub fn end_vanished(&mut self, is_whole: bool, mut stale: impl FnMut(&[u8])) {
-        let (scrape, slots, free) = (self.scrape, &mut self.slots, &mut self.free);
         let added = std::mem::take(&mut self.added);
+        self.order.clear();
         if is_whole {
-            self.order.clear();
             self.order.extend(self.points.iter().map(|point| point.slot));
-            if self.order.len() == self.index.len() {
+            if self.order.len() == self.len() {
                 return;
             }
-        }
-        if !is_whole {
+        } else {
+            self.points.clear();
             // Nobody has been told of those.
-            added.iter().for_each(|new| slots[*new as usize].is_timed = true);
+            added.iter().for_each(|new| self.slots[*new as usize].is_timed = true);
         }
-        let before = self.index.len();
-        self.index.retain(|_, slot| {
+        let (before, scrape, slots, free) = (self.len(), self.scrape, &mut self.slots, &mut self.free);
+        self.by_labels.retain(|labels, slot| {
             let known = &mut slots[*slot as usize];
             if is_whole && known.scrape == scrape {
                 return true;
             }
             if !known.is_timed {
-                stale(&known.labels);
+                stale(labels);
             }
-            known.labels = Box::default();
-            known.text = Arc::default();
+            (known.labels, known.text) = (Arc::default(), Arc::default());
             free.push(*slot);
             false
         });
-        self.limits.give_back(before - self.index.len(), &self.namespace);
-        if !is_whole {
-            self.order.clear();
-            self.points.clear();
-        }
+        self.by_text.retain(|_, slot| !slots[*slot as usize].labels.is_empty());
+        self.limits.give_back(before - self.by_labels.len(), &self.namespace);
     }
 
     /// Where the page before had a series at this place, it is most likely the same.
     fn slot_of(&self, text: &[u8]) -> Option<u32> {
         let expected = self.order.get(self.points.len()).copied();
         let is_it = |slot: &u32| *self.slots[*slot as usize].text == *text;
-        expected.filter(is_it).or_else(|| self.index.get(text).copied())
+        expected.filter(is_it).or_else(|| self.by_text.get(text).copied())
     }
 
-    fn add(&mut self, text: &[u8], series: &Series<'_>) -> u32 {
+    /// A text that is new: of a new series, or another one of a known.
+    fn add(&mut self, text: &[u8], series: &Series<'_>) -> Result<u32, Limit> {
+        let labels = encode(series, &self.labels);
         let text: Arc<[u8]> = text.into();
-        let slot = Slot {
-            text: text.clone(),
-            labels: encode(series, &self.labels).into_boxed_slice(),
-            scrape: self.scrape.wrapping_sub(1),
-            is_timed: false,
+        let slot = match self.by_labels.get(labels.as_slice()) {
+            Some(slot) => {
+                self.slots[*slot as usize].text = text.clone();
+                *slot
+            }
+            None => {
+                self.limits.take(self.len(), &self.namespace)?;
+                self.begin(text.clone(), labels.into())
+            }
         };
+        // An exporter that writes the same series in ever another way is read slowly, and takes no more memory for it.
+        if self.by_text.len() <= 2 * self.by_labels.len() {
+            self.by_text.insert(text, slot);
+        }
+        Ok(slot)
+    }
+
+    fn begin(&mut self, text: Arc<[u8]>, labels: Arc<[u8]>) -> u32 {
+        let slot =
+            Slot { text, labels: labels.clone(), scrape: self.scrape.wrapping_sub(1), is_timed: false };
         let index = match self.free.pop() {
             Some(free) => {
                 self.slots[free as usize] = slot;
@@ -218,7 +235,7 @@ impl SeriesCache {
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        self.index.insert(text, index);
+        self.by_labels.insert(labels, index);
         self.added.push(index);
         index
     }

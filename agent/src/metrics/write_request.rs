@@ -12,7 +12,6 @@ pub const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 pub struct WriteRequest {
     bytes: Vec<u8>,
     samples: usize,
-    newest: i64,
 }
 
 // === impl WriteRequest ===
@@ -31,17 +30,11 @@ impl WriteRequest {
         self.bytes.push(2 << 3);
         varint(&mut self.bytes, time);
         self.samples += 1;
-        self.newest = self.newest.max(timestamp);
     }
 
     /// Samples in it.
     pub fn samples(&self) -> usize {
         self.samples
-    }
-
-    /// The time of its newest sample.
-    pub fn newest(&self) -> i64 {
-        self.newest
     }
 
     /// Its bytes.
@@ -52,6 +45,6 @@ impl WriteRequest {
     /// Begins anew, with the same memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        (self.samples, self.newest) = (0, 0);
+        self.samples = 0;
     }
 }

@@ -9,6 +9,7 @@ use super::outputs::{matching, secret, tls, unique_names};
 use super::{MINUTES, globs};
 use crate::config::section::{Mistakes, Section, format_duration};
 use crate::config::{MetricOutput, MetricSelect, Metrics, RemoteWrite};
+use crate::delivery::tls::connector;
 
 /// What may stand in braces in `job`.
 const PLACEHOLDERS: [&str; 2] = ["namespace", "owner"];
@@ -101,6 +102,22 @@ fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut M
     if output.url.is_empty() {
         mistakes.add(&section.path("url"), "needed: for example http://prometheus:9090/api/v1/write");
     }
+    if output.url.starts_with("https:") {
+        if let Err(error) = connector(&output.tls) {
+            mistakes.add(&section.path("tls"), error);
+        }
+    } else if output.tls.enabled {
+        mistakes.add(
+            &section.path("tls"),
+            "the URL does not begin with https: samples and token would go out in clear",
+        );
+    }
+    if output.tls.server_name.is_some() {
+        mistakes.add(
+            &section.path("tls.server_name"),
+            "not for remote write: the certificate must have the URL's host",
+        );
+    }
     section.finish(mistakes);
     output
 }
@@ -108,6 +125,9 @@ fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut M
 /// A scheme that is not known and a host that does not answer are for the run to tell: they may be mended there.
 fn url(text: &str) -> Result<String, String> {
     match text.parse::<Uri>() {
+        Ok(url) if url.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+            Err("a URL with a user in it would show the password: use bearer_token_file".to_owned())
+        }
         Ok(url) if url.scheme().is_some() && url.host().is_some() => Ok(text.to_owned()),
         _ => Err(format!("{text:?} is no URL; write for example http://prometheus:9090/api/v1/write")),
     }
@@ -138,6 +158,14 @@ mod tests {
             (
                 "outputs: [ { remote_write: { url: 'http://a' } }, { remote_write: { url: 'http://b' } } ]",
                 "metrics.outputs[1].name:",
+            ),
+            (
+                "outputs: [ { remote_write: { url: 'http://a', tls: { enabled: true } } } ]",
+                "metrics.outputs[0].remote_write.tls: the URL",
+            ),
+            (
+                "outputs: [ { remote_write: { url: 'http://u:p@a' } } ]",
+                "metrics.outputs[0].remote_write.url: a URL with a user",
             ),
             ("relabel: []", "metrics.relabel: unknown key"),
             (

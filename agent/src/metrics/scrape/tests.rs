@@ -10,6 +10,15 @@ use crate::metrics::discover::TargetKey;
 
 const LIMIT: usize = 64 << 10;
 
+/// Room without end.
+struct Endless;
+
+impl Room for Endless {
+    fn take(&mut self, _bytes: usize) -> bool {
+        true
+    }
+}
+
 /// A target that sends `answer` to each request as it is, and then ends the connection if it says so; the requests it has
 /// got, and how many connections.
 struct Server {
@@ -62,8 +71,11 @@ impl Server {
     /// One scrape by a new client: the page and its content type, or the error.
     async fn scrape(&self) -> Result<(Vec<u8>, Option<String>), String> {
         let mut page = b"of an earlier target".to_vec();
-        let content_type =
-            self.client().scrape(&self.target, &mut page).await.map_err(|error| error.to_string())?;
+        let content_type = self
+            .client()
+            .scrape(&self.target, &mut page, &mut Endless)
+            .await
+            .map_err(|error| error.to_string())?;
         Ok((page, content_type))
     }
 }
@@ -84,7 +96,7 @@ async fn a_page_comes_over_a_connection_that_is_kept() {
         Server::with(answer("200 OK\r\ncontent-type: text/plain; version=0.0.4", b"a 1\n"), false).await;
     let (mut client, mut page) = (server.client(), Vec::new());
     for _ in 0..3 {
-        let content_type = client.scrape(&server.target, &mut page).await.unwrap();
+        let content_type = client.scrape(&server.target, &mut page, &mut Endless).await.unwrap();
         assert_eq!(
             (page.as_slice(), content_type.as_deref()),
             (&b"a 1\n"[..], Some("text/plain; version=0.0.4"))
@@ -107,7 +119,7 @@ async fn a_server_that_closes_the_kept_connection_is_asked_again() {
     let server = Server::with(answer("200 OK", b"a 1\n"), true).await;
     let (mut client, mut page) = (server.client(), Vec::new());
     for scrapes in 1..4 {
-        assert_eq!(client.scrape(&server.target, &mut page).await.unwrap(), None);
+        assert_eq!(client.scrape(&server.target, &mut page, &mut Endless).await.unwrap(), None);
         assert_eq!(server.connections.load(Ordering::SeqCst), scrapes);
     }
 }

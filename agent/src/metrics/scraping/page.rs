@@ -27,10 +27,14 @@ pub(super) struct Scraper {
     target: Target,
     /// Indices of the outputs that get its samples.
     outputs: Vec<usize>,
+    namespace: String,
     client: Client,
     series: SeriesCache,
     own: [Vec<u8>; OWN.len()],
-    has_begun: bool,
+    /// Of the newest samples: no later ones may have the same, or an earlier one, whatever the clock does.
+    last_time: Option<i64>,
+    /// A page had times of its own.
+    is_timed: bool,
     /// Series that the gauge of all targets has of this one.
     counted: usize,
     /// What has kept new series out in the newest scrape.
@@ -52,7 +56,9 @@ impl Scraper {
             shared,
             target,
             outputs,
-            has_begun: false,
+            last_time: None,
+            is_timed: false,
+            namespace: namespace.to_owned(),
             counted: 0,
             limited: None,
         }
@@ -64,16 +70,18 @@ impl Scraper {
 
     /// One scrape.
     pub(super) async fn scrape(&mut self) {
-        let (begun, time) = (Instant::now(), now());
-        let mut page = self.shared.take_page();
-        let result = self.client.scrape(&self.target, &mut page).await.map_err(|error| error.to_string());
+        let (begun, time) = (Instant::now(), self.next_time());
+        let (mut page, mut room) = self.shared.pages.take(&self.namespace);
+        let result = self.client.scrape(&self.target, &mut page, &mut room).await;
+        let result = result.map_err(|error| error.to_string());
         let result = result.and_then(|_| {
             let counts = self.series.read(&page, Dialect::of_page(&page));
             counts.map_err(|fault| fault.to_string())
         });
         let duration = begun.elapsed().as_secs_f64();
         self.shared.metrics.scraped(result.is_ok(), page.len(), duration);
-        self.shared.give_page(page);
+        drop(room);
+        self.shared.pages.give_back(page);
         self.pass_on(time, duration, result.as_ref().ok().copied());
         self.count_dropped(result.as_ref().map(|counts| counts.dropped).unwrap_or_default());
         self.count_series();
@@ -95,7 +103,7 @@ impl Scraper {
         let mut stale = Vec::new();
         let is_whole = counts.is_some();
         self.series.end_vanished(is_whole, |labels| stale.push(labels.to_vec()));
-        self.has_begun = true;
+        self.is_timed |= self.series.samples().any(|(_, point)| point.timestamp.is_some());
         let counts = counts.unwrap_or_default();
         self.shared.metrics.samples(counts.passed);
         let own = [
@@ -113,7 +121,7 @@ impl Scraper {
                 .map(|(labels, point)| (labels, point.value, point.timestamp.unwrap_or(time)));
             let marks = stale.iter().map(|labels| (labels.as_slice(), STALE, time));
             let own = self.own.iter().zip(own).map(|(labels, value)| (labels.as_slice(), value, time));
-            self.shared.outputs[*index].add(total, samples.chain(marks).chain(own));
+            self.shared.outputs[*index].add(total, self.is_timed, samples.chain(marks).chain(own));
         }
     }
 
@@ -140,22 +148,31 @@ impl Scraper {
 
     /// The target is gone: all of its series end.
     pub(super) fn end(&mut self) {
-        if self.has_begun {
-            let mut stale = self.own.to_vec();
-            self.series.end_vanished(false, |labels| stale.push(labels.to_vec()));
-            self.count_series();
-            let time = now();
-            for index in &self.outputs {
-                let marks = stale.iter().map(|labels| (labels.as_slice(), STALE, time));
-                self.shared.outputs[*index].add(stale.len(), marks);
-            }
+        if self.last_time.is_none() {
+            return;
         }
-        self.shared.states.remove(&self.target.key);
+        let mut stale = self.own.to_vec();
+        self.series.end_vanished(false, |labels| stale.push(labels.to_vec()));
+        let time = self.next_time();
+        for index in &self.outputs {
+            let marks = stale.iter().map(|labels| (labels.as_slice(), STALE, time));
+            self.shared.outputs[*index].add(stale.len(), self.is_timed, marks);
+        }
+    }
+
+    /// Milliseconds since the epoch, later than the time before.
+    fn next_time(&mut self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let time = self.last_time.map_or(now, |last| now.max(last.saturating_add(1)));
+        self.last_time = Some(time);
+        time
     }
 }
 
-/// Milliseconds since the epoch.
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+impl Drop for Scraper {
+    fn drop(&mut self) {
+        self.shared.metrics.series(-(self.counted as i64));
+        self.shared.states.remove(&self.target.key);
+    }
 }

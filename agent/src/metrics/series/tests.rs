@@ -91,3 +91,21 @@ fn above_a_limit_new_series_are_dropped_and_the_known_ones_go_on() {
     assert_eq!(cache.scrape("b 4\n"), ("b=4".into(), "a".into()));
     assert_eq!(cache.scrape("c 3\nb 4\n").0, "c=3 b=4", "there is a place again");
 }
+
+#[test]
+fn a_series_is_its_labels_however_they_are_written() {
+    let mut cache = cache();
+    assert_eq!(cache.scrape("a{x=\"1\",y=\"2\"} 1\n"), ("a=1".into(), String::new()));
+    assert_eq!(cache.scrape("a{y=\"2\",x=\"1\"} 2\n"), ("a=2".into(), String::new()));
+    assert_eq!(
+        cache.scrape("a{x=\"1\",y=\"2\",z=\"\"} 3\na{x=\"1\",y=\"2\"} 4\n"),
+        ("a=3".into(), String::new())
+    );
+    for number in 0..100 {
+        cache.scrape(&format!("a{{x=\"1\",y=\"2\",e{number}=\"\"}} 5\n"));
+    }
+    assert_eq!(cache.len(), 1);
+    assert!(cache.by_text.len() <= 3);
+    assert_eq!(cache.scrape(""), (String::new(), "a".into()));
+    assert!(cache.by_text.is_empty());
+}

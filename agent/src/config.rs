@@ -1,7 +1,10 @@
 //! The configuration: read, validated as a whole, and from then on taken as right by every part.
 
+mod metrics;
 mod read;
 pub mod section;
+
+pub use metrics::{MetricOutput, MetricSelect, Metrics, RemoteWrite};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -122,64 +125,6 @@ pub struct Logs {
     /// Top-level keys that records have for themselves, those of `add` among them.
     #[serde(skip)]
     pub taken_keys: Vec<String>,
-}
-
-/// The way of a sample.
-#[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
-pub struct Metrics {
-    pub select: MetricSelect,
-    pub prometheus_io: bool,
-    #[serde(serialize_with = "globs")]
-    pub namespaces: GlobList,
-    #[serde(serialize_with = "duration")]
-    pub interval: Duration,
-    #[serde(serialize_with = "duration")]
-    pub timeout: Duration,
-    pub job: String,
-    #[serde(serialize_with = "size")]
-    pub body_limit: u64,
-    pub series_limit: u64,
-    #[serde(serialize_with = "percent")]
-    pub series_limit_namespace: u64,
-    pub series_limit_total: u64,
-    #[serde(serialize_with = "globs")]
-    pub honor_labels_namespaces: GlobList,
-    pub outputs: Vec<MetricOutput>,
-}
-
-/// Where samples go.
-#[derive(Clone, Debug, Serialize)]
-pub struct MetricOutput {
-    /// Unique.
-    pub name: String,
-    /// What this output gets.
-    #[serde(rename = "match")]
-    pub matching: Match,
-    /// The receiver.
-    pub remote_write: RemoteWrite,
-}
-
-/// A receiver of Prometheus's remote write.
-#[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
-pub struct RemoteWrite {
-    pub url: String,
-    #[serde(skip)]
-    pub bearer_token: Option<Secret>,
-    pub tls: Tls,
-    #[serde(serialize_with = "duration")]
-    pub flush_interval: Duration,
-}
-
-/// Which pods are scraped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MetricSelect {
-    /// Those that ask for it.
-    Annotated,
-    /// None.
-    None,
 }
 
 /// Which containers are read.
@@ -430,10 +375,6 @@ fn size<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {
 
 fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format_duration(*duration))
-}
-
-fn percent<S: Serializer>(share: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{share}%"))
 }
 
 fn display<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,0 +1,71 @@
+//! `metrics`: what is scraped, and where its samples go.
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use sidelight_contract::glob::GlobList;
+
+use super::{Match, Tls, duration, globs, size};
+use crate::delivery::secret::Secret;
+
+/// The way of a sample.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
+pub struct Metrics {
+    pub select: MetricSelect,
+    pub prometheus_io: bool,
+    #[serde(serialize_with = "globs")]
+    pub namespaces: GlobList,
+    #[serde(serialize_with = "duration")]
+    pub interval: Duration,
+    #[serde(serialize_with = "duration")]
+    pub timeout: Duration,
+    pub job: String,
+    #[serde(serialize_with = "size")]
+    pub body_limit: u64,
+    pub series_limit: u64,
+    #[serde(serialize_with = "percent")]
+    pub series_limit_namespace: u64,
+    pub series_limit_total: u64,
+    #[serde(serialize_with = "globs")]
+    pub honor_labels_namespaces: GlobList,
+    pub outputs: Vec<MetricOutput>,
+}
+
+/// Where samples go.
+#[derive(Clone, Debug, Serialize)]
+pub struct MetricOutput {
+    /// Unique.
+    pub name: String,
+    /// What this output gets.
+    #[serde(rename = "match")]
+    pub matching: Match,
+    /// The receiver.
+    pub remote_write: RemoteWrite,
+}
+
+/// A receiver of Prometheus's remote write.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
+pub struct RemoteWrite {
+    pub url: String,
+    #[serde(skip)]
+    pub bearer_token: Option<Secret>,
+    pub tls: Tls,
+    #[serde(serialize_with = "duration")]
+    pub flush_interval: Duration,
+}
+
+/// Which pods are scraped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricSelect {
+    /// Those that ask for it.
+    Annotated,
+    /// None.
+    None,
+}
+
+fn percent<S: Serializer>(share: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{share}%"))
+}

@@ -94,12 +94,13 @@ impl ScrapingThread {
 
     /// Ends the scrapes, and sends what there is until the deadline. What is left is dropped, and counted.
     pub(super) async fn finish(self, deadline: Instant) {
-        let unsent = self.unsent.clone();
         self.end(deadline).await;
-        let left: u64 = unsent.iter().map(|(_, queue)| queue.samples()).sum();
-        if left > 0 {
-            tracing::warn!(samples = left, "not every sample was sent in time; what is left is dropped");
-            unsent.iter().for_each(|(counter, queue)| counter.inc_by(queue.samples()));
+        for (counter, queue) in self.unsent {
+            let samples = queue.samples();
+            if samples > 0 {
+                tracing::warn!(samples, "not every sample was sent in time; what is left is dropped");
+                counter.inc_by(samples);
+            }
         }
     }
 
@@ -108,7 +109,7 @@ impl ScrapingThread {
         self.end(Instant::now()).await;
     }
 
-    async fn end(self, deadline: Instant) {
+    async fn end(&self, deadline: Instant) {
         let _ = self.stop.send(Some(deadline));
         while !self.thread.is_finished() && Instant::now() < deadline + Duration::from_millis(500) {
             tokio::time::sleep(Duration::from_millis(5)).await;

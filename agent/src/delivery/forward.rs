@@ -29,7 +29,7 @@ use crate::delivery::forward::parcel::{Parcel, Parcels};
 use crate::delivery::forward::upstreams::Upstreams;
 use crate::delivery::secret::Secret;
 use crate::delivery::status::OutputStatus;
-use crate::delivery::until;
+use crate::delivery::{deadline_passed, until};
 
 /// Parcels above suspicion that wait here for a place in a pipeline; the others wait in the channel.
 const PENDING: usize = 1;
@@ -98,18 +98,6 @@ pub async fn run(
     tokio::select! {
         () = dispatcher.dispatch(chunks, inbox) => {}
         () = deadline_passed(&mut stop) => {}
-    }
-}
-
-async fn deadline_passed(stop: &mut watch::Receiver<Option<Instant>>) {
-    loop {
-        let deadline = *stop.borrow_and_update();
-        tokio::select! {
-            () = until(deadline) => return,
-            changed = stop.changed() => if changed.is_err() {
-                return;
-            }
-        }
     }
 }
 

@@ -20,13 +20,12 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config;
-use crate::delivery::{tls, until};
+use crate::delivery::{deadline_passed, tls};
+use crate::{config, delivery};
 
 use queue::Request as WriteRequest;
 pub use queue::{Queue, Queues};
 
-const AGENT: &str = concat!("sidelight/", env!("CARGO_PKG_VERSION"));
 /// For one request, from connecting to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after the first failure; doubled with each further one.
@@ -123,12 +122,8 @@ impl RemoteWrite {
             let connector = tls::connector(&config.tls)?;
             builder.with_tls_config((**connector.config()).clone()).https_only().enable_http1().build()
         } else {
-            let provider = rustls::crypto::ring::default_provider();
-            let empty = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
-                .with_safe_default_protocol_versions()?
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-            builder.with_tls_config(empty).https_or_http().enable_http1().build()
+            let empty = tls::client()?.with_root_certificates(rustls::RootCertStore::empty());
+            builder.with_tls_config(empty.with_no_client_auth()).https_or_http().enable_http1().build()
         };
         let of = |counters: &IntCounterVec| counters.with_label_values(&[name]);
         Ok(RemoteWrite {
@@ -152,18 +147,9 @@ impl RemoteWrite {
                 self.deliver(request).await;
             }
         };
-        let deadline = async {
-            loop {
-                let deadline = *stop.borrow_and_update();
-                tokio::select! {
-                    () = until(deadline) => return,
-                    changed = stop.changed() => if changed.is_err() { return },
-                }
-            }
-        };
         tokio::select! {
             () = send => {}
-            () = deadline => {}
+            () = deadline_passed(&mut stop) => {}
         }
     }
 
@@ -217,7 +203,7 @@ impl RemoteWrite {
         let mut request = Request::post(&self.url)
             .header(CONTENT_TYPE, "application/x-protobuf")
             .header(CONTENT_ENCODING, "snappy")
-            .header(USER_AGENT, AGENT)
+            .header(USER_AGENT, delivery::USER_AGENT)
             .header("X-Prometheus-Remote-Write-Version", "0.1.0");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::TlsConnector;
@@ -18,6 +18,15 @@ const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// A client that does not know yet whom it trusts.
+///
+/// # Errors
+/// When ring has no version of the protocol: a defect.
+pub fn client() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+}
 
 /// Reads the files and prepares a connector; done for every connection, so that renewed certificates are taken.
 ///
@@ -35,10 +44,7 @@ pub fn connector(config: &Tls) -> io::Result<TlsConnector> {
     };
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates(bundle)?);
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots);
+    let builder = client().map_err(io::Error::other)?.with_root_certificates(roots);
     let client = match (&config.cert_file, &config.key_file) {
         (Some(certificate), Some(key)) => {
             let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error))?;

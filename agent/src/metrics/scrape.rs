@@ -22,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use sidelight_contract::annotations::Scheme;
 use tokio::net::TcpStream;
 
+use crate::delivery;
 use crate::metrics::discover::Target;
 
 /// What we read, in the order in which we like it.
@@ -29,7 +30,6 @@ const ACCEPTED: &str =
     "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.8,*/*;q=0.1";
 /// The target is on this node: compressing costs it more than the bytes cost anybody.
 const ACCEPTED_ENCODINGS: &str = "identity, gzip;q=0.5";
-const AGENT: &str = concat!("sidelight/", env!("CARGO_PKG_VERSION"));
 
 /// A connection to one target, kept from scrape to scrape.
 #[derive(Debug)]
@@ -180,7 +180,7 @@ impl Client {
             .header(HOST, target.address.to_string())
             .header(ACCEPT, ACCEPTED)
             .header(ACCEPT_ENCODING, ACCEPTED_ENCODINGS)
-            .header(USER_AGENT, AGENT)
+            .header(USER_AGENT, delivery::USER_AGENT)
             .header("X-Prometheus-Scrape-Timeout-Seconds", Seconds(timeout).to_string())
             .body(Empty::new())
             .map_err(|error| ScrapeError::Encoding(error.to_string()))?;

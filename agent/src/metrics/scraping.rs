@@ -123,16 +123,12 @@ impl Tasks {
             }
         }
         self.ending.retain(|_, over| matches!(over.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-        let is_over = |(key, running): &(&TargetKey, &mut Running)| {
-            let stays = |(target, outputs, _): &(Target, Vec<usize>, String)| {
-                *target == running.target && *outputs == running.outputs
-            };
-            !wanted.get(*key).is_some_and(stays)
+        let is_over = |key: &TargetKey, running: &mut Running| {
+            !wanted
+                .get(key)
+                .is_some_and(|(target, outputs, _)| *target == running.target && *outputs == running.outputs)
         };
-        let over: Vec<TargetKey> =
-            self.running.iter_mut().filter(is_over).map(|(key, _)| key.clone()).collect();
-        for key in over {
-            let Some(running) = self.running.remove(&key) else { continue };
+        for (key, running) in self.running.extract_if(is_over) {
             let end = if last.contains(&key) { End::Final } else { End::Gone };
             let _ = running.end.send(end);
             self.ending.insert(key, running.over);

@@ -55,6 +55,8 @@ pub struct Counts {
     pub passed: usize,
     /// Series that were not there before.
     pub added: usize,
+    /// Whether a sample that is passed on has a time of its own.
+    pub timed: bool,
     /// Samples of new series for which there was no place, by limit.
     pub dropped: [usize; Limit::ALL.len()],
 }
@@ -150,6 +152,7 @@ impl SeriesCache {
             let known = &mut self.slots[slot as usize];
             if std::mem::replace(&mut known.scrape, self.scrape) != self.scrape {
                 known.is_timed = sample.timestamp.is_some();
+                counts.timed |= known.is_timed;
                 self.points.push(Point { slot, value, timestamp: sample.timestamp });
             }
         }

@@ -103,8 +103,8 @@ impl Scraper {
         let mut stale = Vec::new();
         let is_whole = counts.is_some();
         self.series.end_vanished(is_whole, |labels| stale.push(labels.to_vec()));
-        self.is_timed |= self.series.samples().any(|(_, point)| point.timestamp.is_some());
         let counts = counts.unwrap_or_default();
+        self.is_timed |= counts.timed;
         self.shared.metrics.samples(counts.passed);
         let own = [
             f64::from(u8::from(is_whole)),

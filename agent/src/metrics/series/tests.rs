@@ -36,7 +36,7 @@ fn series_are_known_again_wherever_they_stand() {
     assert_eq!(cache.scrape("c 5\nb 6\na 7\n"), ("c=5 b=6 a=7".into(), String::new()));
     assert_eq!(
         cache.read(b"c 1\nd 1\n", Dialect::Text),
-        Ok(Counts { scraped: 2, passed: 2, added: 1, dropped: [0; 3] })
+        Ok(Counts { scraped: 2, passed: 2, added: 1, ..Counts::default() })
     );
 }
 
@@ -69,7 +69,7 @@ fn of_a_series_that_stands_twice_the_first_counts() {
     }
     assert_eq!(
         cache.read(b"a 1\na 2\nb 3\n", Dialect::Text),
-        Ok(Counts { scraped: 3, passed: 2, added: 0, dropped: [0; 3] })
+        Ok(Counts { scraped: 3, passed: 2, added: 0, ..Counts::default() })
     );
 }
 
@@ -86,7 +86,7 @@ fn above_a_limit_new_series_are_dropped_and_the_known_ones_go_on() {
     let mut cache = limited(Limits::new(2, 100, 100));
     assert_eq!(cache.scrape("a 1\nb 2\nc 3\n").0, "a=1 b=2");
     let counts = cache.read(b"c 3\nb 4\na 5\nd 6\n", Dialect::Text).unwrap();
-    assert_eq!(counts, Counts { scraped: 4, passed: 2, added: 0, dropped: [2, 0, 0] });
+    assert_eq!(counts, Counts { scraped: 4, passed: 2, dropped: [2, 0, 0], ..Counts::default() });
     cache.end_vanished(true, |_| {});
     assert_eq!(cache.scrape("b 4\n"), ("b=4".into(), "a".into()));
     assert_eq!(cache.scrape("c 3\nb 4\n").0, "c=3 b=4", "there is a place again");

@@ -7,4 +7,5 @@ mod protobuf;
 pub mod scrape;
 pub mod scraping;
 pub mod series;
+mod shares;
 pub mod write_request;

@@ -2,8 +2,7 @@
 //! counted, series by series, and the rest of the page counts: a label that explodes must not take a target away, nor
 //! another namespace's share.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use crate::metrics::shares::{Exhausted, Shares};
 
 /// Whose limit it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,19 +15,11 @@ pub enum Limit {
     Node,
 }
 
-/// The series of the node that are alive, by namespace.
+/// The limits, and the series of the node that are alive.
 #[derive(Debug)]
 pub struct Limits {
     target: usize,
-    namespace: usize,
-    node: usize,
-    alive: Mutex<Alive>,
-}
-
-#[derive(Debug, Default)]
-struct Alive {
-    by_namespace: HashMap<String, usize>,
-    all: usize,
+    alive: Shares,
 }
 
 // === impl Limits ===
@@ -36,7 +27,7 @@ struct Alive {
 impl Limits {
     /// Limits of a target, of a namespace, and of the node.
     pub fn new(target: usize, namespace: usize, node: usize) -> Self {
-        Limits { target, namespace, node, alive: Mutex::default() }
+        Limits { target, alive: Shares::new(namespace, node) }
     }
 
     /// Takes a place for one more series of a target that has `of_target`.
@@ -47,29 +38,15 @@ impl Limits {
         if of_target >= self.target {
             return Err(Limit::Target);
         }
-        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        if alive.all >= self.node {
-            return Err(Limit::Node);
-        }
-        let of_namespace = alive.by_namespace.get(namespace).copied().unwrap_or(0);
-        if of_namespace >= self.namespace {
-            return Err(Limit::Namespace);
-        }
-        alive.by_namespace.insert(namespace.to_owned(), of_namespace + 1);
-        alive.all += 1;
-        Ok(())
+        self.alive.take(1, namespace).map_err(|exhausted| match exhausted {
+            Exhausted::Namespace => Limit::Namespace,
+            Exhausted::All => Limit::Node,
+        })
     }
 
     /// Gives the places of so many series back.
     pub fn give_back(&self, series: usize, namespace: &str) {
-        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        alive.all = alive.all.saturating_sub(series);
-        if let Some(of_namespace) = alive.by_namespace.get_mut(namespace) {
-            *of_namespace = of_namespace.saturating_sub(series);
-            if *of_namespace == 0 {
-                alive.by_namespace.remove(namespace);
-            }
-        }
+        self.alive.give_back(series, namespace);
     }
 }
 

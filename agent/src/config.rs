@@ -294,8 +294,8 @@ impl Config {
                 workers * (READ_WINDOW as u64 + 2 * self.logs.max_record),
             ),
             (
-                "compression (each worker and output)",
-                workers * self.logs.outputs.iter().map(encoder).sum::<u64>(),
+                "compression (each worker and output, and one for refused chunks)",
+                (workers + 1) * self.logs.outputs.iter().map(encoder).sum::<u64>(),
             ),
             ("payload (memory_budget)", self.memory_budget),
             ("connections (each output)", outputs * (256 << 10)),

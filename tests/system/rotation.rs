@@ -309,6 +309,35 @@ fn what_cannot_be_opened_in_one_pod_hides_no_loss_of_another() {
     eventually("it is saved as well", || node.saved_files().is_empty());
 }
 
+/// Scenario: a log cannot be opened, so that its loss is held back; `logs.root` goes away and comes back, as a mount does;
+/// then the log can be opened.
+/// Guarantee: nothing is counted as lost, and nothing is.
+#[test]
+fn what_is_held_back_is_not_lost_while_the_root_is_away() {
+    let (node, mut server) = (Node::new(), ForwardServer::start());
+    let config = config(&node, &server, "", "");
+    server.stop();
+    let mut log = node.container("a");
+    log.lines(100, 100);
+    let agent = Agent::start_with_grace(BINARY, node.path(), &config, "1s");
+    eventually("it is seen", || agent.metric("sidelight_log_lag_bytes") > 0.0);
+    assert_eq!(agent.stop(), 0);
+    let (root, away, aside) = (node.path().join("pods"), node.path().join("away"), node.path().join("aside"));
+    std::fs::rename(log.path(), &aside).unwrap();
+    std::os::unix::fs::symlink("/var/lib/docker/containers/none/none.log", log.path()).unwrap();
+    let agent = Agent::start(BINARY, node.path(), &config);
+    eventually("everything is listed", || agent.get("/readyz").0 == 200);
+    std::fs::rename(&root, &away).unwrap();
+    eventually("it is missed", || agent.log().contains("cannot open logs.root"));
+    // It lists what there is once a second.
+    std::thread::sleep(Duration::from_secs(3));
+    std::fs::rename(&away, &root).unwrap();
+    std::fs::rename(&aside, log.path()).unwrap();
+    server.listen();
+    eventually("every line", || server.count("a") == log.next);
+    assert_eq!(agent.metric("sidelight_log_source_bytes_dropped_total"), 0.0);
+}
+
 /// Scenario: a container begins and writes while its receiver is away; kill -9; its files go while no agent runs.
 /// Guarantee: every byte is counted as lost, although none of it was ever acknowledged.
 #[test]

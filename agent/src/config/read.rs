@@ -69,15 +69,17 @@ fn workers(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Every reader needs one open chunk for each output, and one on its way so that it can go on reading.
+/// Every reader needs one open chunk for each output, one on its way so that it can go on reading, and the output the
+/// memory of one to unpack what is refused.
 fn check_memory(config: &Config, mistakes: &mut Mistakes) {
     for output in &config.logs.outputs {
-        let needed = (config.workers as u64 + 1) * output.chunk_bytes() as u64;
+        let needed = (config.workers as u64 + 2) * output.chunk_bytes() as u64;
         if config.share() < needed {
             mistakes.add(
                 "memory_budget",
                 format!(
-                    "{} is too small: output {:?} needs {} ({} workers and one chunk on its way, {} each), its share is {}; \
+                    "{} is too small: output {:?} needs {} ({} workers, one chunk on its way and one to unpack, {} each), its \
+                     share is {}; \
                      raise memory_budget or lower chunk_bytes or workers",
                     format_size(config.memory_budget),
                     output.name,

@@ -46,15 +46,16 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// A chunk with a new id.
+    /// A chunk with a new id; its credit is for what it takes from here on.
     pub fn new(
         tag: Arc<str>,
         entries: Vec<u8>,
         compression: Compression,
         marks: Vec<RecordMark>,
         receipt: Receipt,
-        credit: Credit,
+        mut credit: Credit,
     ) -> Self {
+        credit.set_bytes(entries.capacity());
         Chunk { id: new_id(), tag, entries, compression, marks, receipt, credit }
     }
 

@@ -3,6 +3,7 @@
 mod deflate;
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use crate::delivery::chunk::Compression;
@@ -40,24 +41,29 @@ impl Compressor {
 
     /// Takes the entries: compressed, the buffer empty for the next ones, or as they are, the buffer with them.
     pub fn compress(&mut self, entries: &mut Vec<u8>) -> (Vec<u8>, Compression) {
-        let compressed = match &mut self.0 {
-            Encoder::None => None,
-            Encoder::Gzip(deflater) => Some((gzip(deflater, entries), Compression::Gzip)),
-            Encoder::Zstd(encoder, room) => {
-                room.clear();
-                room.reserve(zstd::zstd_safe::compress_bound(entries.len()));
-                encoder
-                    .compress_to_buffer(&entries[..], room)
-                    .ok()
-                    .map(|_| (room.to_vec(), Compression::Zstd))
-            }
-        };
-        match compressed {
+        match self.compressed(entries) {
             Some(compressed) => {
                 entries.clear();
                 compressed
             }
             None => (std::mem::take(entries), Compression::None),
+        }
+    }
+
+    /// The entries, compressed, or as they are.
+    pub fn copy(&mut self, entries: &[u8]) -> (Vec<u8>, Compression) {
+        self.compressed(entries).unwrap_or_else(|| (entries.to_vec(), Compression::None))
+    }
+
+    fn compressed(&mut self, entries: &[u8]) -> Option<(Vec<u8>, Compression)> {
+        match &mut self.0 {
+            Encoder::None => None,
+            Encoder::Gzip(deflater) => Some((gzip(deflater, entries), Compression::Gzip)),
+            Encoder::Zstd(encoder, room) => {
+                room.clear();
+                room.reserve(zstd::zstd_safe::compress_bound(entries.len()));
+                encoder.compress_to_buffer(entries, room).ok().map(|_| (room.to_vec(), Compression::Zstd))
+            }
         }
     }
 }
@@ -78,6 +84,23 @@ impl fmt::Debug for Compressor {
 // === impl Compression ===
 
 impl Compression {
+    /// Unpacks the entries of a chunk that is compressed so.
+    ///
+    /// # Errors
+    /// It is not; then they are as they were.
+    pub fn unpack(self, entries: &mut Vec<u8>) -> io::Result<()> {
+        match self {
+            Compression::None => {}
+            Compression::Gzip => {
+                let mut unpacked = Vec::new();
+                flate2::read::GzDecoder::new(&entries[..]).read_to_end(&mut unpacked)?;
+                *entries = unpacked;
+            }
+            Compression::Zstd => *entries = zstd::decode_all(&entries[..])?,
+        }
+        Ok(())
+    }
+
     /// What an encoder for chunks of so many bytes keeps at most, in bytes.
     pub fn fixed_bytes(self, chunk_bytes: u64) -> u64 {
         match self {
@@ -114,8 +137,6 @@ impl fmt::Display for Compression {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     #[test]
@@ -125,17 +146,10 @@ mod tests {
         for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
             let mut compressor = Compressor::new(compression);
             for length in [0, 1, 1000, entries.len()] {
-                let (bytes, said) = compressor.compress(&mut entries[..length].to_vec());
+                let (mut bytes, said) = compressor.compress(&mut entries[..length].to_vec());
                 assert_eq!(said, compression);
-                let mut back = Vec::new();
-                match compression {
-                    Compression::None => back = bytes,
-                    Compression::Gzip => {
-                        let _ = flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut back).unwrap();
-                    }
-                    Compression::Zstd => back = zstd::decode_all(&bytes[..]).unwrap(),
-                }
-                assert_eq!(back, entries[..length]);
+                compression.unpack(&mut bytes).unwrap();
+                assert_eq!(bytes, entries[..length]);
             }
         }
     }

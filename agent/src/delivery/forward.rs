@@ -11,6 +11,8 @@ pub mod handshake;
 #[cfg(test)]
 mod interleavings;
 mod parcel;
+#[cfg(test)]
+mod tests;
 mod upstreams;
 
 use std::collections::VecDeque;
@@ -85,16 +87,7 @@ pub async fn run(
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
     let (events, inbox) = mpsc::channel(64);
-    let mut dispatcher = Dispatcher {
-        upstreams: Upstreams::new(&config.upstreams),
-        jitter: upstreams::jittered,
-        parcels: Parcels::new(config.upstreams.len()),
-        config: Arc::new(config),
-        pending: VecDeque::new(),
-        connections: JoinSet::new(),
-        events,
-        status,
-    };
+    let mut dispatcher = Dispatcher::new(config, events, status);
     tokio::select! {
         () = dispatcher.dispatch(chunks, inbox) => {}
         () = deadline_passed(&mut stop) => {}
@@ -115,6 +108,19 @@ struct Dispatcher {
 // === impl Dispatcher ===
 
 impl Dispatcher {
+    fn new(config: Config, events: mpsc::Sender<Event>, status: Arc<OutputStatus>) -> Self {
+        Dispatcher {
+            upstreams: Upstreams::new(&config.upstreams),
+            jitter: upstreams::jittered,
+            parcels: Parcels::new(config.upstreams.len()),
+            config: Arc::new(config),
+            pending: VecDeque::new(),
+            connections: JoinSet::new(),
+            events,
+            status,
+        }
+    }
+
     async fn dispatch(&mut self, mut chunks: mpsc::Receiver<Chunk>, mut inbox: mpsc::Receiver<Event>) {
         let mut is_open = true;
         loop {
@@ -200,7 +206,7 @@ impl Dispatcher {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Up(id) => {
-                if self.upstreams.get(id.upstream).connected() {
+                if self.upstreams.get(id.upstream).connected(Instant::now()) {
                     tracing::info!(
                         output = self.config.name,
                         upstream = self.upstreams.get(id.upstream).config.address,
@@ -210,7 +216,7 @@ impl Dispatcher {
             }
             Event::Acknowledged(id, parcel) => {
                 let upstream = self.upstreams.get(id.upstream);
-                upstream.acknowledged();
+                upstream.acknowledged(Instant::now());
                 upstream.gives_back(parcel.entries().len());
                 self.parcels.acknowledged(parcel);
             }
@@ -228,7 +234,7 @@ impl Dispatcher {
             upstream.parcels = None;
         }
         if let Some(error) = error {
-            let is_news = is_newest && upstream.failed(Instant::now(), self.jitter);
+            let is_news = upstream.failed(Instant::now(), self.jitter);
             self.complain(id.upstream, error, sent.len() + unsent.len(), is_news);
             self.status.account().retry(sent.iter().map(|parcel| parcel.records() as u64).sum());
             let suspect = (!sent.is_empty()).then(|| sent.remove(0));

@@ -8,7 +8,8 @@ use crate::wake::Wake;
 /// Empty buffers that an output keeps while it has little to do.
 const SPARE_BUFFERS: usize = 2;
 
-/// One output's share of the memory budget, in bytes.
+/// One output's share of the memory budget, in bytes. Chunks leave one chunk's bytes free: what has to be unpacked when a
+/// refused one is taken apart.
 #[derive(Debug)]
 pub struct Share {
     limit: usize,
@@ -60,7 +61,8 @@ impl Share {
     }
 
     fn has_taken_chunk(&self) -> bool {
-        let fits = |used: usize| used.checked_add(self.chunk_bytes).filter(|sum| *sum <= self.limit);
+        let limit = self.limit.saturating_sub(self.chunk_bytes);
+        let fits = |used: usize| used.checked_add(self.chunk_bytes).filter(|sum| *sum <= limit);
         self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
     }
 
@@ -90,11 +92,9 @@ impl Share {
 // === impl Credit ===
 
 impl Credit {
-    /// Whether it may take so many bytes instead: one chunk may pass the limit, so that what waits for memory is not all that
-    /// there is.
-    pub fn may_become(&self, bytes: usize) -> bool {
-        let others = self.share.used().saturating_sub(self.bytes);
-        others + bytes <= self.share.limit + self.share.chunk_bytes
+    /// Whether so many bytes may be used for a moment beside what is taken.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.share.used() + bytes <= self.share.limit
     }
 
     /// Readers that wait for a place in the channel may have one now.
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_share_refuses_above_its_limit_and_wakes_the_reader_when_bytes_come_back() {
         let wake = Arc::new(Wake::new().unwrap());
-        let share = Share::new(10, 6, vec![wake.clone()]);
+        let share = Share::new(16, 6, vec![wake.clone()]);
         let mut credit = share.try_take().unwrap();
         assert!(share.try_take().is_none());
         assert!(!wake.take());
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_chunk_that_became_longer_is_counted_and_its_buffer_is_not_kept() {
-        let share = Share::new(10, 2, Vec::new());
+        let share = Share::new(12, 2, Vec::new());
         let mut credit = share.try_take().unwrap();
         credit.set_bytes(9);
         assert_eq!(share.used(), 9);

@@ -56,6 +56,7 @@ impl Watcher {
             | WatchFlags::MOVED_TO
             | WatchFlags::MOVED_FROM
             | WatchFlags::DELETE
+            | WatchFlags::MOVE_SELF
             | WatchFlags::ONLYDIR;
         Ok(inotify::add_watch(self.fd()?, directory, flags)?)
     }

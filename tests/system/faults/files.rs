@@ -141,7 +141,7 @@ fn a_file_truncated_with_unread_lines_is_counted_and_read_from_its_start() {
         let fault = Fault::new(&format!("file: truncated with an unread backlog, {name}"));
         server.faults().stall.store(true, Ordering::SeqCst);
         let config = config(&node, &server, "", "      ack_timeout: 10m\n      compress: none\n")
-            .replace("workers: 2\n", "workers: 1\nmemory_budget: 2MiB\n");
+            .replace("workers: 2\n", "workers: 1\nmemory_budget: 3MiB\n");
         let agent = fault.watch(Agent::start(BINARY, node.path(), &config));
         let mut log = node.container("a");
         log.lines(20_000, 600);

@@ -183,7 +183,7 @@ fn the_fault_of_one_output_never_holds_up_another() {
         let outputs = forward_to(&sick, "    name: sick\n", "      ack_timeout: 1s\n      compress: none\n")
             + &forward_to(&well, "    name: well\n", "      ack_timeout: 10m\n");
         let config =
-            config_of(&node, "", &outputs).replace("workers: 2\n", "workers: 1\nmemory_budget: 4MiB\n");
+            config_of(&node, "", &outputs).replace("workers: 2\n", "workers: 1\nmemory_budget: 6MiB\n");
         switch(&mut sick, true);
         let agent = fault.watch(Agent::start(BINARY, node.path(), &config));
         let mut log = node.container("a");

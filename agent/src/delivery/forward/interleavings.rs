@@ -20,6 +20,7 @@ const LAST_STEPS: u32 = 100_000;
 /// Scenario: lines, whole and in pieces over files; kills; connections that come late, break, retire and lose
 /// acknowledgements; messages that are refused.
 /// Guarantee: every line arrives whole, and again only if nobody could know that it had; of what is refused, only that.
+/// What waits stays within the output's memory.
 #[tokio::test(start_paused = true)]
 #[allow(clippy::print_stderr, reason = "whoever wants to repeat a run needs its seed")]
 async fn every_line_arrives_in_whatever_order_reader_ledger_and_delivery_take_their_turns() {
@@ -45,6 +46,7 @@ async fn run(seed: u64) {
             18 if world.dice.one_in(20) => world.kill(&mut agent),
             _ => tokio::time::advance(Duration::from_millis(world.dice.below(200))).await,
         }
+        agent.check_memory();
     }
     agent.container.set_gone(true);
     for step in 0..LAST_STEPS {
@@ -61,6 +63,7 @@ async fn run(seed: u64) {
         agent.lane.close();
         agent.dispatch();
         agent.connection_step(&mut world, true);
+        agent.check_memory();
         tokio::time::advance(Duration::from_millis(50)).await;
     }
     world.check(&agent);

@@ -5,7 +5,7 @@
 //! then they are cut as well, until a half is taken that holds none.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::delivery::chunk::{Chunk, Compression, new_id};
+use crate::delivery::compression::Compressor;
 
 /// Refusals of a chunk, each with others taken since the one before, until it is cut.
 const PATIENCE: u32 = 5;
@@ -46,7 +47,18 @@ struct Refusals {
 #[derive(Debug)]
 enum Content {
     Whole(Box<Chunk>),
-    Piece { cut: u64, id: [u8; 16], tag: Arc<str>, records: Range<usize>, entries: Vec<u8> },
+    Piece(Box<Piece>),
+}
+
+/// Some records of a cut chunk.
+#[derive(Debug)]
+struct Piece {
+    cut: u64,
+    id: [u8; 16],
+    tag: Arc<str>,
+    records: Range<usize>,
+    entries: Vec<u8>,
+    compression: Compression,
 }
 
 /// The chunks that are cut, how many parcels were acknowledged, and how many were refused since.
@@ -64,7 +76,7 @@ pub(super) struct Parcels {
 struct Cut {
     chunk: Chunk,
     open_records: usize,
-    /// Of its records that are open, and of the marks of all.
+    /// Of the pieces that are open, and of the marks of all.
     bytes: usize,
     rejected: Vec<usize>,
 }
@@ -79,28 +91,28 @@ impl Parcel {
     pub(super) fn id(&self) -> &[u8; 16] {
         match &self.content {
             Content::Whole(chunk) => &chunk.id,
-            Content::Piece { id, .. } => id,
+            Content::Piece(piece) => &piece.id,
         }
     }
 
     pub(super) fn tag(&self) -> &str {
         match &self.content {
             Content::Whole(chunk) => &chunk.tag,
-            Content::Piece { tag, .. } => tag,
+            Content::Piece(piece) => &piece.tag,
         }
     }
 
     pub(super) fn entries(&self) -> &[u8] {
         match &self.content {
             Content::Whole(chunk) => &chunk.entries,
-            Content::Piece { entries, .. } => entries,
+            Content::Piece(piece) => &piece.entries,
         }
     }
 
     pub(super) fn compression(&self) -> Compression {
         match &self.content {
             Content::Whole(chunk) => chunk.compression,
-            Content::Piece { .. } => Compression::None,
+            Content::Piece(piece) => piece.compression,
         }
     }
 
@@ -110,13 +122,13 @@ impl Parcel {
     }
 
     fn is_piece(&self) -> bool {
-        matches!(self.content, Content::Piece { .. })
+        matches!(self.content, Content::Piece(_))
     }
 
     pub(super) fn records(&self) -> usize {
         match &self.content {
             Content::Whole(chunk) => chunk.marks.len(),
-            Content::Piece { records, .. } => records.len(),
+            Content::Piece(piece) => piece.records.len(),
         }
     }
 }
@@ -142,9 +154,7 @@ impl Parcels {
         self.refused_in_a_row = 0;
         match parcel.content {
             Content::Whole(chunk) => chunk.settle(&[]),
-            Content::Piece { cut, records, entries, .. } => {
-                self.settle_piece(cut, &records, entries.len(), false);
-            }
+            Content::Piece(piece) => self.settle(&piece, false),
         }
     }
 
@@ -176,49 +186,53 @@ impl Parcels {
 
     /// Halves a parcel; one record alone is dropped.
     fn cut(&mut self, parcel: Parcel) -> Vec<Parcel> {
-        let (cut, records, entries) = match parcel.content {
-            Content::Piece { cut, records, entries, .. } => (cut, records, entries),
-            // It waits for the memory that it needs when it is unpacked.
-            Content::Whole(chunk) if !chunk.credit.may_become(Cut::bytes(&chunk)) => {
-                return vec![Parcel { content: Content::Whole(chunk), refusals: parcel.refusals }];
+        let refusals = parcel.refusals;
+        let mut piece = match parcel.content {
+            Content::Whole(chunk) if chunk.credit.has_room(size_of_val(&chunk.marks[..])) => {
+                self.open(*chunk)
             }
-            Content::Whole(mut chunk) => {
-                let Some(entries) = uncompressed(&mut chunk) else {
-                    tracing::error!(tag = %chunk.tag, "a chunk cannot be unpacked again");
-                    return vec![Parcel::whole(*chunk)];
-                };
-                tracing::warn!(tag = %chunk.tag, records = chunk.marks.len(), "a chunk is refused again and again; looking for the record that is");
-                let records = 0..chunk.marks.len();
-                self.next_cut += 1;
-                self.cuts.insert(self.next_cut, Cut::new(*chunk));
-                (self.next_cut, records, entries)
-            }
+            Content::Whole(chunk) => return vec![Parcel { content: Content::Whole(chunk), refusals }],
+            Content::Piece(piece) => *piece,
         };
-        let Some(Cut { chunk, .. }) = self.cuts.get(&cut) else { return Vec::new() };
-        if records.len() == 1 {
-            let bytes = entries.len();
-            tracing::error!(tag = %chunk.tag, bytes, "a record is dropped: its receiver refuses it alone, and takes others");
-            self.settle_piece(cut, &records, bytes, true);
+        let Some(cut) = self.cuts.get_mut(&piece.cut) else { return Vec::new() };
+        if piece.records.len() == 1 {
+            let bytes = cut.unpacked_bytes(&piece.records);
+            tracing::error!(tag = %piece.tag, bytes, "a record is dropped: its receiver refuses it alone, and takes others");
+            self.settle(&piece, true);
             return Vec::new();
         }
-        let middle = records.start + records.len() / 2;
-        let end = |record: usize| record.checked_sub(1).map_or(0, |last| chunk.marks[last].end as usize);
-        let (first, second) = entries.split_at(end(middle) - end(records.start));
-        let piece = |records, entries: &[u8]| {
-            let (id, tag, entries) = (new_id(), chunk.tag.clone(), entries.to_vec());
-            Parcel {
-                content: Content::Piece { cut, id, tag, records, entries },
-                refusals: Refusals::default(),
+        match cut.halve(&mut piece) {
+            Ok(halves) => halves
+                .map(|half| Parcel { content: Content::Piece(Box::new(half)), refusals: Refusals::default() })
+                .into(),
+            Err(error) => {
+                tracing::debug!(tag = %piece.tag, %error, "a refused piece stays whole");
+                vec![Parcel { content: Content::Piece(Box::new(piece)), refusals }]
             }
-        };
-        vec![piece(records.start..middle, first), piece(middle..records.end, second)]
+        }
     }
 
-    fn settle_piece(&mut self, cut: u64, records: &Range<usize>, bytes: usize, rejected: bool) {
-        let Some(open) = self.cuts.get_mut(&cut) else { return };
-        open.settle(records, bytes, rejected);
+    /// Makes one piece of a whole chunk.
+    fn open(&mut self, mut chunk: Chunk) -> Piece {
+        tracing::warn!(tag = %chunk.tag, records = chunk.marks.len(), "a chunk is refused again and again; looking for the record that is");
+        self.next_cut += 1;
+        let piece = Piece {
+            cut: self.next_cut,
+            id: chunk.id,
+            tag: chunk.tag.clone(),
+            records: 0..chunk.marks.len(),
+            entries: std::mem::take(&mut chunk.entries),
+            compression: chunk.compression,
+        };
+        self.cuts.insert(self.next_cut, Cut::new(chunk, &piece));
+        piece
+    }
+
+    fn settle(&mut self, piece: &Piece, rejected: bool) {
+        let Some(open) = self.cuts.get_mut(&piece.cut) else { return };
+        open.settle(piece, rejected);
         if open.open_records == 0
-            && let Some(mut whole) = self.cuts.remove(&cut)
+            && let Some(mut whole) = self.cuts.remove(&piece.cut)
         {
             whole.rejected.sort_unstable();
             whole.chunk.settle(&whole.rejected);
@@ -229,74 +243,124 @@ impl Parcels {
 // === impl Cut ===
 
 impl Cut {
-    /// Its pieces hold all of it.
-    fn new(mut chunk: Chunk) -> Self {
-        let bytes = Self::bytes(&chunk);
-        chunk.credit.set_bytes(bytes);
-        Cut { open_records: chunk.marks.len(), chunk, bytes, rejected: Vec::new() }
+    /// The piece holds all of it.
+    fn new(chunk: Chunk, piece: &Piece) -> Self {
+        let bytes = piece.entries.capacity() + size_of_val(&chunk.marks[..]);
+        let mut cut = Cut { open_records: chunk.marks.len(), chunk, bytes: 0, rejected: Vec::new() };
+        cut.set_bytes(bytes);
+        cut
     }
 
-    /// What a chunk takes in pieces: its records, unpacked, and their marks.
-    fn bytes(chunk: &Chunk) -> usize {
-        chunk.marks.last().map_or(0, |last| last.end as usize) + size_of_val(chunk.marks.as_slice())
+    /// Of these records, as they were encoded.
+    fn unpacked_bytes(&self, records: &Range<usize>) -> usize {
+        self.start(records.end) - self.start(records.start)
     }
 
-    fn settle(&mut self, records: &Range<usize>, bytes: usize, rejected: bool) {
-        self.open_records = self.open_records.saturating_sub(records.len());
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.chunk.credit.set_bytes(self.bytes);
+    fn start(&self, record: usize) -> usize {
+        record.checked_sub(1).map_or(0, |last| self.chunk.marks[last].end as usize)
+    }
+
+    /// Both halves are compressed again: so what is left of a chunk never takes more than the chunk did, but for what a
+    /// smaller one compresses worse.
+    ///
+    /// # Errors
+    /// There is no memory to unpack it; others, which are in smaller pieces or will be taken, make room.
+    fn halve(&mut self, piece: &mut Piece) -> io::Result<[Piece; 2]> {
+        if !self.chunk.credit.has_room(self.unpacked_bytes(&piece.records)) {
+            return Err(io::Error::other("there is no memory to unpack it"));
+        }
+        let before = piece.entries.capacity();
+        piece.compression.unpack(&mut piece.entries)?;
+        let Range { start, end } = piece.records;
+        let middle = start + piece.records.len() / 2;
+        let (first, second) = piece.entries.split_at(self.unpacked_bytes(&(start..middle)));
+        let mut compressor = Compressor::new(piece.compression);
+        let mut half = |records, entries| {
+            let (entries, compression) = compressor.copy(entries);
+            Piece { cut: piece.cut, id: new_id(), tag: piece.tag.clone(), records, entries, compression }
+        };
+        let halves = [half(start..middle, first), half(middle..end, second)];
+        let after: usize = halves.iter().map(|half| half.entries.capacity()).sum();
+        self.set_bytes(self.bytes + after - before);
+        Ok(halves)
+    }
+
+    fn settle(&mut self, piece: &Piece, rejected: bool) {
+        self.open_records = self.open_records.saturating_sub(piece.records.len());
+        self.set_bytes(self.bytes - piece.entries.capacity());
         if rejected {
-            self.rejected.extend(records.clone());
+            self.rejected.extend(piece.records.clone());
         }
     }
-}
 
-/// Takes the entries out of a chunk, as they were encoded.
-fn uncompressed(chunk: &mut Chunk) -> Option<Vec<u8>> {
-    match chunk.compression {
-        Compression::None => {}
-        Compression::Gzip => {
-            let mut entries = Vec::new();
-            flate2::read::GzDecoder::new(&chunk.entries[..]).read_to_end(&mut entries).ok()?;
-            chunk.entries = entries;
-        }
-        Compression::Zstd => chunk.entries = zstd::decode_all(&chunk.entries[..]).ok()?,
+    fn set_bytes(&mut self, bytes: usize) {
+        self.bytes = bytes;
+        self.chunk.credit.set_bytes(bytes);
     }
-    Some(std::mem::take(&mut chunk.entries))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::account::Accounts;
-    use crate::checkpoint::ledger::SharedLane;
     use crate::delivery::chunk::RecordMark;
-    use crate::delivery::memory::Share;
-
-    const RECORD: usize = 100;
-
-    fn chunk(records: usize, share: &Arc<Share>) -> Chunk {
-        let accounts = Accounts::register(&prometheus::Registry::new()).unwrap();
-        let receipt = SharedLane::new(0, accounts.output("out")).reserve(Vec::new());
-        let mark = |record: usize| RecordMark { end: ((record + 1) * RECORD) as u32, source: 1 };
-        let (marks, entries) = ((0..records).map(mark).collect(), vec![0; records * RECORD]);
-        Chunk::new("tag".into(), entries, Compression::None, marks, receipt, share.try_take().unwrap())
-    }
+    use crate::delivery::forward::tests::{Chunks, MEMORY, RECORD};
 
     /// Otherwise a few of them fill the output's share, and nothing comes any more by which a receiver that refuses them
     /// could be told from one that is away.
     #[test]
     fn a_chunk_of_which_one_record_is_left_takes_the_memory_of_that_and_of_its_marks() {
-        let share = Share::new(1 << 20, 1 << 20, Vec::new());
-        let (mut parcels, mut left) = (Parcels::new(1), vec![Parcel::whole(chunk(64, &share))]);
-        assert_eq!(share.used(), 1 << 20);
+        let chunks = Chunks::new();
+        let (mut parcels, mut left) = (Parcels::new(1), vec![Parcel::whole(chunks.of(64))]);
+        assert_eq!(chunks.share.used(), 64 * RECORD);
         while left[0].records() > 1 {
             let again = parcels.cut(left.pop().unwrap());
             left = again;
             parcels.acknowledged(left.pop().unwrap());
         }
-        assert_eq!(share.used(), RECORD + 64 * size_of::<RecordMark>());
+        assert_eq!(chunks.share.used(), RECORD + 64 * size_of::<RecordMark>());
         parcels.acknowledged(left.pop().unwrap());
-        assert_eq!(share.used(), 0);
+        assert_eq!(chunks.share.used(), 0);
+    }
+
+    #[test]
+    fn a_refused_chunk_stays_whole_until_there_is_memory_to_unpack_it() {
+        let chunks = Chunks::new();
+        let (mut parcels, suspect) = (Parcels::new(1), Parcel::whole(chunks.of(4)));
+        let free = MEMORY - chunks.share.used();
+        let mut others = chunks.share.try_take().unwrap();
+        others.set_bytes(free - RECORD);
+        let mut left = parcels.cut(suspect);
+        assert_eq!((left.len(), left[0].records()), (1, 4));
+        drop(others);
+        assert_eq!(parcels.cut(left.remove(0)).len(), 2);
+    }
+
+    /// A receiver that is overloaded refuses at random.
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_is_taken_in_one_of_twenty_tries_is_not_dropped() {
+        let chunks = Chunks::new();
+        let mut parcels = Parcels::new(1);
+        let mut suspect = Parcel::whole(chunks.of(1));
+        for _ in 1..20 {
+            suspect = parcels.after_failure(suspect).pop().expect("it is sent again");
+            parcels.acknowledged(Parcel::whole(chunks.of(1)));
+            tokio::time::advance(LAST_DOUBT).await;
+        }
+        assert!(parcels.after_failure(suspect).is_empty());
+    }
+
+    #[test]
+    fn each_receiver_has_six_refusals_before_all_that_is_refused_is_cut() {
+        let chunks = Chunks::new();
+        for receivers in [1, 3] {
+            let mut parcels = Parcels::new(receivers);
+            let refuse = |parcels: &mut Parcels| parcels.after_failure(Parcel::whole(chunks.of(2))).len();
+            for _ in 1..6 * receivers {
+                assert_eq!(refuse(&mut parcels), 1);
+            }
+            assert_eq!(refuse(&mut parcels), 2, "with {receivers} receivers");
+            parcels.acknowledged(Parcel::whole(chunks.of(1)));
+            assert_eq!(refuse(&mut parcels), 1, "one takes something");
+        }
     }
 }

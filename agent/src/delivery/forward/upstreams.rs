@@ -177,15 +177,22 @@ impl Upstream {
     }
 
     /// The handshake is done; true when that is news.
-    pub(super) fn connected(&mut self) -> bool {
-        let is_news = self.failures > 0 || self.connection == 1;
-        self.health = Health::Up;
-        is_news
+    pub(super) fn connected(&mut self, now: Instant) -> bool {
+        self.set_up(now);
+        self.failures > 0 || self.connection == 1
     }
 
     /// It has taken a parcel.
-    pub(super) fn acknowledged(&mut self) {
+    pub(super) fn acknowledged(&mut self, now: Instant) {
+        self.set_up(now);
         self.failures = 0;
+    }
+
+    /// A pause goes on: it is for another of its connections, which has failed meanwhile.
+    fn set_up(&mut self, now: Instant) {
+        if self.may_try(now) {
+            self.health = Health::Up;
+        }
     }
 
     /// The connection was closed in peace: its age, or the receiver wants one for each message.
@@ -227,7 +234,7 @@ mod tests {
     async fn parcels_are_shared_by_weight_and_standbys_wait() {
         let mut all = upstreams(&[(3, false), (1, false), (9, true)]);
         for index in 0..3 {
-            all.get(index).connected();
+            all.get(index).connected(Instant::now());
         }
         let mut counts = [0; 3];
         for _ in 0..400 {
@@ -246,7 +253,7 @@ mod tests {
             [0, 1, 2].into(),
             "the others are tried, and the standby helps until one has taken something"
         );
-        all.get(1).acknowledged();
+        all.get(1).acknowledged(Instant::now());
         assert_eq!((0..40).filter(|_| all.choose(Instant::now()) == Some(2)).count(), 0);
     }
 
@@ -259,7 +266,7 @@ mod tests {
         }
         assert!(all.next_retry(Instant::now()).unwrap() <= Instant::now() + LONGEST_PAUSE * 3 / 2);
         let upstream = all.get(0);
-        upstream.acknowledged();
+        upstream.acknowledged(Instant::now());
         upstream.failed(Instant::now(), jittered);
         assert!(all.next_retry(Instant::now()).unwrap() <= Instant::now() + FIRST_PAUSE * 3 / 2);
     }
@@ -270,7 +277,7 @@ mod tests {
         assert_eq!(all.choose(Instant::now()), Some(0));
         all.get(0).gets(100);
         assert_eq!(all.choose(Instant::now()), None);
-        all.get(0).connected();
+        all.get(0).connected(Instant::now());
         let fill = |all: &mut Upstreams, bytes: usize| {
             let mut count = 0;
             while let Some(index) = all.choose(Instant::now()) {

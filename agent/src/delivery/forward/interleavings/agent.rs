@@ -6,20 +6,16 @@ use std::sync::Arc;
 
 use prometheus::Registry;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::world::World;
 use crate::checkpoint::account::{Accounts, DropReason, OutputAccount};
 use crate::checkpoint::store::{self, Saved};
-use crate::config::OutputKind;
 use crate::delivery::chunk::Chunk;
 use crate::delivery::forward::connection::{ConnectionId, Event, Remains};
-use crate::delivery::forward::parcel::{Parcel, Parcels};
-use crate::delivery::forward::upstreams::Upstreams;
-use crate::delivery::forward::{Config, Dispatcher};
+use crate::delivery::forward::parcel::Parcel;
+use crate::delivery::forward::{Dispatcher, tests};
 use crate::delivery::memory::Share;
-use crate::delivery::status::OutputStatus;
 use crate::logs::container::Container;
 use crate::logs::cursor::Cursor;
 use crate::logs::encode::Forward;
@@ -33,6 +29,7 @@ use crate::logs::settings::{Metadata, Settings};
 use crate::logs::source::Source;
 
 const CHUNK_BYTES: usize = 1 << 10;
+const MEMORY: usize = 8 * CHUNK_BYTES;
 
 /// An agent, as far as it is looked at here.
 pub(super) struct Agent {
@@ -73,10 +70,7 @@ impl Agent {
         let path = Arc::new(ContainerPath::parse("ns_pod_uid", "app").unwrap());
         let settings = Settings::resolve(&world.config, &path, &Metadata::NotAsked, &[]);
         let (sender, chunks) = mpsc::channel(2);
-        let share = Share::new(8 * CHUNK_BYTES, CHUNK_BYTES, Vec::new());
-        let OutputKind::Forward(forward) = &world.config.logs.outputs[0].kind else { unreachable!() };
-        // Nothing is spawned, and nobody listens: what would be events is handled at once.
-        let (events, _) = mpsc::channel(1);
+        let share = Share::new(MEMORY, CHUNK_BYTES, Vec::new());
         let namespace = accounts.namespace("ns");
         let container = Container::new(path, "/none".into(), namespace, settings);
         let mut agent = Agent {
@@ -90,16 +84,7 @@ impl Agent {
             cursor: Cursor::default(),
             buffers: Buffers::default(),
             chunks,
-            dispatcher: Dispatcher {
-                upstreams: Upstreams::new(&forward.upstreams),
-                jitter: |pause| pause,
-                config: Arc::new(Config::new("out", "n", forward)),
-                parcels: Parcels::new(forward.upstreams.len()),
-                pending: VecDeque::new(),
-                connections: JoinSet::new(),
-                events,
-                status: OutputStatus::new(account.clone()),
-            },
+            dispatcher: tests::dispatcher(&world.config, account.clone()),
             connections: Vec::new(),
             account,
             accounts,
@@ -247,6 +232,11 @@ impl Agent {
     pub(super) fn is_settled(&self) -> bool {
         let is_acknowledged = |generation: &Arc<Generation>| generation.is_acknowledged();
         self.generations.iter().all(is_acknowledged) && self.account.bytes_in_flight() == 0
+    }
+
+    pub(super) fn check_memory(&self) {
+        let used = self.share.used();
+        assert!(used <= MEMORY, "{used} of {MEMORY} bytes are used");
     }
 
     /// Bytes of what was given up because it was refused.

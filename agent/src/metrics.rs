@@ -4,6 +4,7 @@ pub mod discover;
 pub mod exposition;
 pub mod outputs;
 mod protobuf;
+pub mod relabel;
 pub mod scrape;
 pub mod scraping;
 pub mod series;

@@ -80,6 +80,27 @@ fn a_page_arrives_under_the_labels_of_its_pod() {
     assert_eq!(explained["metrics"][0]["collected"], true, "{explained}");
 }
 
+/// Scenario: rules drop one series, rename another and take a label from a third.
+/// Guarantee: they apply to the page and not to what the scrape itself makes; external labels are on both.
+#[test]
+fn series_are_relabelled_as_the_operator_wants_them() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("noise{x=\"1\"} 1\nold_name 2\nkept{secret=\"s\"} 3\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let rules = "interval: 1s, timeout: 1s, external_labels: { cluster: 'c' }, relabel: [ \
+        { action: drop, source_labels: [__name__], regex: 'noise|up' }, \
+        { source_labels: [__name__], regex: 'old_(.*)', target_label: __name__, replacement: 'new_${1}' }, \
+        { action: labeldrop, regex: secret } ]";
+    let _agent = start_with(&node, &server, rules);
+    // By name, `cluster` comes before `container`.
+    let labelled = |name: &str| series(name, "web", &exporter, "").replace('{', "{cluster=\"c\",");
+    for (name, value) in [("new_name", 2.0), ("kept", 3.0), ("up", 1.0), ("scrape_samples_scraped", 3.0)] {
+        eventually(name, || server.value(&labelled(name)) == Some(value));
+    }
+    assert_eq!(server.value(&labelled("scrape_samples_post_metric_relabeling")), Some(2.0));
+    assert_eq!((server.named("noise").len(), server.named("old_name").len()), (0, 0));
+}
+
 /// Scenario: a series is not on the page any more; then the pod is gone.
 /// Guarantee: the series is marked as ended with the next scrape, then all of the target's, `up` too.
 #[test]

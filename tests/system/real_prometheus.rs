@@ -38,8 +38,12 @@ impl Program {
     }
 
     fn prometheus(directory: &Path) -> Self {
+        Self::prometheus_with(directory, "global: { scrape_interval: 1h }\n")
+    }
+
+    fn prometheus_with(directory: &Path, text: &str) -> Self {
         let (config, data) = (directory.join("prometheus.yml"), directory.join("prometheus"));
-        std::fs::write(&config, "global: { scrape_interval: 1h }\n").unwrap();
+        std::fs::write(&config, text).unwrap();
         Self::start("prometheus", |port| {
             vec![
                 format!("--config.file={}", config.display()),
@@ -94,8 +98,8 @@ impl Drop for Program {
     }
 }
 
-/// The agent scrapes the node exporter, as the pod `node-exporter`, and writes to the receiver.
-fn start(node: &Node, exporter: &Program, receiver: &Program) -> Agent {
+/// The agent scrapes the node exporter, as the pod `node-exporter`, with these rules, and writes to the receiver.
+fn start(node: &Node, exporter: &Program, receiver: &Program, rules: &str) -> Agent {
     let mut pod = pod("node-exporter", &json!({"prometheus.io/scrape": "true"}));
     pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": exporter.port}]);
     pod["status"] = json!({"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]});
@@ -105,7 +109,7 @@ fn start(node: &Node, exporter: &Program, receiver: &Program) -> Agent {
         "node: node-1\ndata_dir: {directory}/data\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
          kubernetes: {{ source: file, file: {directory}/pods.json }}\n\
          logs: {{ root: {directory}/pods, outputs: [ {{ stdout: {{}} }} ] }}\n\
-         metrics: {{ interval: 2s, timeout: 2s, outputs: [ {{ remote_write: {{ url: 'http://127.0.0.1:{port}/api/v1/write', flush_interval: 200ms }} }} ] }}\n"
+         metrics: {{ interval: 2s, timeout: 2s, relabel: {rules}, outputs: [ {{ remote_write: {{ url: 'http://127.0.0.1:{port}/api/v1/write', flush_interval: 200ms }} }} ] }}\n"
     );
     Agent::start(BINARY, node.path(), &config)
 }
@@ -123,7 +127,7 @@ fn names(page: &str) -> BTreeSet<String> {
 fn holds_what_was_served_until_it_is_gone(receiver: impl Fn(&Path) -> Program) {
     let (node, exporter) = (Node::new(), Program::node_exporter());
     let receiver = receiver(node.path());
-    let agent = start(&node, &exporter, &receiver);
+    let agent = start(&node, &exporter, &receiver, "[]");
     let of_pod = "{job=\"ns/node-exporter-owner\"}";
     eventually("up is 1", || {
         receiver.query(&format!("up{of_pod}")).first().is_some_and(|up| up["value"][1] == "1")
@@ -166,4 +170,48 @@ fn prometheus_holds_what_was_served_until_it_is_gone() {
 #[ignore = "needs Debian's victoria-metrics and prometheus-node-exporter"]
 fn victoria_metrics_holds_what_was_served_until_it_is_gone() {
     holds_what_was_served_until_it_is_gone(Program::victoria_metrics);
+}
+
+/// As `metric_relabel_configs` and as `metrics.relabel`.
+const RULES: &str = "[ { action: keep, source_labels: [__name__], regex: 'node_(cpu|scrape|memory_Mem|load).*' }, \
+    { action: drop, source_labels: [__name__, mode], regex: 'node_cpu_seconds_total;(irq|steal)' }, \
+    { source_labels: [__name__], regex: 'node_load(.+)', target_label: minutes }, \
+    { source_labels: [__name__], regex: 'node_load.+', target_label: __name__, replacement: load }, \
+    { action: labelmap, regex: '(c)p(u)', replacement: '${1}o${2}re' }, \
+    { action: labeldrop, regex: cpu }, \
+    { source_labels: [mode], regex: '(u).*', target_label: 'is_$1', replacement: 'yes' }, \
+    { action: uppercase, source_labels: [mode], target_label: mode }, \
+    { action: keepequal, source_labels: [nothing], target_label: nothing_else }, \
+    { action: replace, source_labels: [collector, mode], separator: '-', target_label: joined } ]";
+
+/// Scenario: a Prometheus scrapes the node exporter itself, and gets it from the agent as well, with the same rules.
+/// Guarantee: both have the same series, but for the labels that say where they come from.
+#[test]
+#[ignore = "needs Debian's prometheus and prometheus-node-exporter"]
+fn rules_make_the_same_series_as_in_prometheus() {
+    let (node, exporter) = (Node::new(), Program::node_exporter());
+    let config = format!(
+        "scrape_configs: [ {{ job_name: its own, scrape_interval: 2s, scrape_timeout: 2s, static_configs: [ {{ targets: \
+         ['127.0.0.1:{}'] }} ], metric_relabel_configs: {RULES} }} ]\n",
+        exporter.port
+    );
+    let prometheus = Program::prometheus_with(node.path(), &config);
+    let agent = start(&node, &exporter, &prometheus, RULES);
+    let series = |job: &str| -> BTreeSet<String> {
+        let mut found = prometheus.query(&format!("{{job=\"{job}\", __name__!~\"up|scrape_.*\"}}"));
+        for series in &mut found {
+            let labels = series["metric"].as_object_mut().unwrap();
+            for name in ["job", "instance", "namespace", "pod", "container", "node"] {
+                labels.remove(name);
+            }
+        }
+        found.iter().map(|series| series["metric"].to_string()).collect()
+    };
+    eventually("the same series", || {
+        let (own, ours) = (series("its own"), series("ns/node-exporter-owner"));
+        own == ours && own.len() > 30 && own.iter().any(|series| series.contains("\"is_u\":\"yes\""))
+    });
+    let own = |name: &str| prometheus.query(&format!("{name}{{job=\"ns/node-exporter-owner\"}}"));
+    let kept = own("scrape_samples_post_metric_relabeling")[0]["value"][1].clone();
+    assert_eq!(kept, series("ns/node-exporter-owner").len().to_string(), "{}", agent.log());
 }

@@ -1,5 +1,6 @@
 //! `metrics`: what is scraped, and where its samples go.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -7,6 +8,7 @@ use sidelight_contract::glob::GlobList;
 
 use super::{Match, Tls, duration, globs, size};
 use crate::delivery::secret::Secret;
+use crate::metrics::relabel::Rule;
 
 /// The way of a sample.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +31,8 @@ pub struct Metrics {
     pub series_limit_total: u64,
     #[serde(serialize_with = "globs")]
     pub honor_labels_namespaces: GlobList,
+    pub relabel: Vec<Rule>,
+    pub external_labels: BTreeMap<String, String>,
     pub outputs: Vec<MetricOutput>,
 }
 

@@ -2,6 +2,7 @@
 
 mod metrics;
 mod outputs;
+mod relabel;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! Reads a YAML tree key by key and collects every mistake with its path, so that the operator sees all at once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sidelight_contract::duration;
@@ -58,6 +59,11 @@ impl Section {
     /// The path of a key of this section.
     pub fn path(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Whether a key is given.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
     }
 
     /// Takes a key's value as it is.
@@ -167,6 +173,18 @@ impl Section {
         })
     }
 
+    /// Takes a mapping of texts.
+    pub fn mapping(&mut self, key: &'static str, mistakes: &mut Mistakes) -> BTreeMap<String, String> {
+        let value = self.take(key).unwrap_or(Value::Mapping(Mapping::new()));
+        let texts = value.as_mapping().and_then(|entries| {
+            entries.iter().map(|(name, text)| Some((scalar(name)?, scalar(text)?))).collect::<Option<_>>()
+        });
+        texts.unwrap_or_else(|| {
+            mistakes.add(&self.path(key), "expected names, each with a text");
+            BTreeMap::new()
+        })
+    }
+
     /// Takes a list, each item with its path.
     pub fn items(&mut self, key: &'static str, mistakes: &mut Mistakes) -> Option<Vec<(String, Value)>> {
         let path = self.path(key);
@@ -225,17 +243,22 @@ fn expand_text(text: &str, environment: Environment<'_>) -> Result<String, Strin
     while let Some((before, reference)) = rest.split_once("${") {
         let (reference, after) =
             reference.split_once('}').ok_or_else(|| "a ${ without its closing brace".to_owned())?;
+        expanded.push_str(before);
+        rest = after;
+        // No variable has such a name; a group of a regex has.
+        if reference.bytes().all(|byte| byte.is_ascii_digit()) {
+            expanded.extend(["${", reference, "}"]);
+            continue;
+        }
         let (name, default) = match reference.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (reference, None),
         };
         let set = environment(name).filter(|value| !value.is_empty() || default.is_none());
         let value = set.or_else(|| default.map(str::to_owned));
-        expanded.push_str(before);
         expanded.push_str(&value.ok_or_else(|| {
             format!("the environment variable {name} is not set; set it or write ${{{name}:-default}}")
         })?);
-        rest = after;
     }
     expanded.push_str(rest);
     Ok(expanded)

@@ -12,13 +12,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::metrics::exposition::{Dialect, Fault, Line, PageFault, Series};
-pub use crate::metrics::series::labels::{TargetLabels, encode, encode_own};
+pub use crate::metrics::series::labels::TargetLabels;
 pub use crate::metrics::series::limits::{Limit, Limits};
 
 /// The series of one target.
 #[derive(Debug)]
 pub struct SeriesCache {
-    labels: Arc<TargetLabels>,
+    labels: TargetLabels,
     namespace: String,
     limits: Arc<Limits>,
     slots: Vec<Slot>,
@@ -26,6 +26,8 @@ pub struct SeriesCache {
     by_text: HashMap<Arc<[u8]>, u32>,
     /// By encoded labels: what a series is.
     by_labels: HashMap<Arc<[u8]>, u32>,
+    /// Texts of series that a rule drops, each with the newest scrape that had it.
+    relabelled: HashMap<Box<[u8]>, u32>,
     free: Vec<u32>,
     /// By sample of the newest whole page.
     order: Vec<u32>,
@@ -61,6 +63,14 @@ pub struct Counts {
     pub dropped: [usize; Limit::ALL.len()],
 }
 
+/// Why a sample is not passed on.
+enum Dropped {
+    /// By `metrics.relabel`.
+    Relabelled,
+    /// There is no place for a new series.
+    Above(Limit),
+}
+
 #[derive(Debug)]
 struct Slot {
     /// As it stood on the newest page.
@@ -83,7 +93,7 @@ impl Drop for SeriesCache {
 
 impl SeriesCache {
     /// None are known yet of this target, which is in this namespace.
-    pub fn new(labels: Arc<TargetLabels>, namespace: &str, limits: Arc<Limits>) -> Self {
+    pub fn new(labels: TargetLabels, namespace: &str, limits: Arc<Limits>) -> Self {
         SeriesCache {
             labels,
             namespace: namespace.to_owned(),
@@ -91,6 +101,7 @@ impl SeriesCache {
             slots: Vec::new(),
             by_text: HashMap::new(),
             by_labels: HashMap::new(),
+            relabelled: HashMap::new(),
             free: Vec::new(),
             order: Vec::new(),
             points: Vec::new(),
@@ -134,21 +145,15 @@ impl SeriesCache {
                 .value()
                 .ok_or(Fault { at: sample.series.len() + 1, what: "this is no number" })
                 .map_err(fault)?;
-            let slot = match self.slot_of(sample.series) {
-                Some(slot) => slot,
-                None => {
-                    let series = Series::read(sample.series, dialect).map_err(fault)?;
-                    match self.add(sample.series, &series) {
-                        Ok(slot) => slot,
-                        Err(limit) => {
-                            counts.scraped += 1;
-                            counts.dropped[limit as usize] += 1;
-                            continue;
-                        }
-                    }
+            counts.scraped += 1;
+            let slot = match self.slot_of(sample.series, dialect).map_err(fault)? {
+                Ok(slot) => slot,
+                Err(Dropped::Relabelled) => continue,
+                Err(Dropped::Above(limit)) => {
+                    counts.dropped[limit as usize] += 1;
+                    continue;
                 }
             };
-            counts.scraped += 1;
             let known = &mut self.slots[slot as usize];
             if std::mem::replace(&mut known.scrape, self.scrape) != self.scrape {
                 known.is_timed = sample.timestamp.is_some();
@@ -169,6 +174,8 @@ impl SeriesCache {
     /// those that have to be marked.
     pub fn end_vanished(&mut self, is_whole: bool, mut stale: impl FnMut(&[u8])) {
         let added = std::mem::take(&mut self.added);
+        let scrape = self.scrape;
+        self.relabelled.retain(|_, seen| *seen == scrape);
         self.order.clear();
         if is_whole {
             self.order.extend(self.points.iter().map(|point| point.slot));
@@ -180,7 +187,7 @@ impl SeriesCache {
             // Nobody has been told of those.
             added.iter().for_each(|new| self.slots[*new as usize].is_timed = true);
         }
-        let (before, scrape, slots, free) = (self.len(), self.scrape, &mut self.slots, &mut self.free);
+        let (before, slots, free) = (self.len(), &mut self.slots, &mut self.free);
         self.by_labels.retain(|labels, slot| {
             let known = &mut slots[*slot as usize];
             if is_whole && known.scrape == scrape {
@@ -198,15 +205,29 @@ impl SeriesCache {
     }
 
     /// Where the page before had a series at this place, it is most likely the same.
-    fn slot_of(&self, text: &[u8]) -> Option<u32> {
+    fn slot_of(&mut self, text: &[u8], dialect: Dialect) -> Result<Result<u32, Dropped>, Fault> {
         let expected = self.order.get(self.points.len()).copied();
         let is_it = |slot: &u32| *self.slots[*slot as usize].text == *text;
-        expected.filter(is_it).or_else(|| self.by_text.get(text).copied())
+        if let Some(slot) = expected.filter(is_it).or_else(|| self.by_text.get(text).copied()) {
+            return Ok(Ok(slot));
+        }
+        if let Some(seen) = self.relabelled.get_mut(text) {
+            *seen = self.scrape;
+            return Ok(Err(Dropped::Relabelled));
+        }
+        let series = Series::read(text, dialect)?;
+        Ok(self.add(text, &series))
     }
 
     /// A text that is new: of a new series, or another one of a known.
-    fn add(&mut self, text: &[u8], series: &Series<'_>) -> Result<u32, Limit> {
-        let labels = encode(series, &self.labels);
+    fn add(&mut self, text: &[u8], series: &Series<'_>) -> Result<u32, Dropped> {
+        let Some(labels) = self.labels.encode(series) else {
+            // The others are read anew each time.
+            if self.relabelled.len() < self.limits.of_target() {
+                self.relabelled.insert(text.into(), self.scrape);
+            }
+            return Err(Dropped::Relabelled);
+        };
         let text: Arc<[u8]> = text.into();
         let slot = match self.by_labels.get(labels.as_slice()) {
             Some(slot) => {
@@ -214,7 +235,7 @@ impl SeriesCache {
                 *slot
             }
             None => {
-                self.limits.take(self.len(), &self.namespace)?;
+                self.limits.take(self.len(), &self.namespace).map_err(Dropped::Above)?;
                 self.begin(text.clone(), labels.into())
             }
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::Uri;
 
 use super::outputs::{matching, secret, tls, unique_names};
+use super::relabel::{external_labels, relabel};
 use super::{MINUTES, globs};
 use crate::config::section::{Mistakes, Section, format_duration};
 use crate::config::{MetricOutput, MetricSelect, Metrics, RemoteWrite};
@@ -31,6 +32,8 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
         series_limit_total: section.number("series_limit_total", 200_000, 1..=100_000_000, mistakes),
         body_limit: section.size("body_limit", 64 << 20, 1 << 10..=4 << 30, mistakes),
         honor_labels_namespaces: globs(&mut section, "honor_labels_namespaces", &[], mistakes),
+        relabel: relabel(&mut section, mistakes),
+        external_labels: external_labels(&mut section, mistakes),
         outputs: outputs(&mut section, files, mistakes),
     };
     if metrics.timeout > metrics.interval {
@@ -167,7 +170,7 @@ mod tests {
                 "outputs: [ { remote_write: { url: 'http://u:p@a' } } ]",
                 "metrics.outputs[0].remote_write.url: a URL with a user",
             ),
-            ("relabel: []", "metrics.relabel: unknown key"),
+            ("relabels: []", "metrics.relabels: unknown key; did you mean `relabel`"),
             (
                 "series_limit_namespace: 0%",
                 "metrics.series_limit_namespace: \"0%\" is not allowed: 1% to 100%",

@@ -9,7 +9,7 @@ use super::{Shared, State};
 use crate::metrics::discover::Target;
 use crate::metrics::exposition::Dialect;
 use crate::metrics::scrape::Client;
-use crate::metrics::series::{Counts, Limit, SeriesCache, TargetLabels, encode_own};
+use crate::metrics::series::{Counts, Limit, SeriesCache, TargetLabels};
 use crate::metrics::write_request::STALE;
 
 /// The series that a scrape makes itself, as Prometheus calls them.
@@ -46,13 +46,17 @@ pub(super) struct Scraper {
 impl Scraper {
     /// Of a pod in this namespace.
     pub(super) fn new(shared: Arc<Shared>, target: Target, namespace: &str, outputs: Vec<usize>) -> Self {
-        let labels = Arc::new(TargetLabels { labels: target.labels.clone(), honor: target.honor_labels });
+        let labels = TargetLabels {
+            labels: target.labels.clone(),
+            honor: target.honor_labels,
+            config: shared.config.clone(),
+        };
         let metrics = &shared.config.metrics;
         let body_limit = usize::try_from(metrics.body_limit).unwrap_or(usize::MAX);
         Scraper {
             client: Client::new(metrics.timeout, body_limit, shared.tls.clone()),
-            series: SeriesCache::new(labels.clone(), namespace, shared.limits.clone()),
-            own: OWN.map(|name| encode_own(name, &labels)),
+            own: OWN.map(|name| labels.encode_own(name)),
+            series: SeriesCache::new(labels, namespace, shared.limits.clone()),
             shared,
             target,
             outputs,

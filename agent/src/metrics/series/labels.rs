@@ -1,62 +1,78 @@
 //! The labels of a series: its own and its target's, as a write request has them.
 
+use std::sync::Arc;
+
+use crate::config::Config;
 use crate::metrics::exposition::Series;
 use crate::metrics::protobuf;
+use crate::metrics::relabel::{Labels, relabel};
 
 /// Names of metrics that a scrape makes itself, or a rule of Prometheus: a target cannot have them.
 const RESERVED: [&str; 1] = ["up"];
 const RESERVED_PREFIXES: [&str; 2] = ["scrape_", "ALERTS"];
 const EXPORTED: &str = "exported_";
 
-/// What a target adds to each of its series.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What becomes of the labels of a target's series.
+#[derive(Clone, Debug)]
 pub struct TargetLabels {
-    /// Sorted by name; none is empty.
+    /// The target's own, which each series gets; none is empty.
     pub labels: Vec<(String, String)>,
     /// Whether a series's own label wins; else it becomes `exported_NAME`.
     pub honor: bool,
+    /// `metrics.relabel` and `metrics.external_labels`.
+    pub config: Arc<Config>,
 }
 
-/// Encodes the labels of a series as those of a `TimeSeries` of remote write 1.0: field 1, once for each, sorted by name.
-/// An empty value is the same as none.
-pub fn encode(series: &Series<'_>, target: &TargetLabels) -> Vec<u8> {
-    let mut name = series.name.to_string();
-    if RESERVED.contains(&name.as_str()) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
-        name.insert_str(0, EXPORTED);
-    }
-    merge(&name, series, target)
-}
+// === impl TargetLabels ===
 
-/// Encodes the labels of a series that the scrape itself makes, `up` for example.
-pub fn encode_own(name: &str, target: &TargetLabels) -> Vec<u8> {
-    merge(name, &Series::default(), target)
-}
-
-fn merge(name: &str, series: &Series<'_>, target: &TargetLabels) -> Vec<u8> {
-    let own = || series.labels.iter().filter(|(name, value)| !value.is_empty() && name != "__name__");
-    let mut labels: Vec<(String, &str)> = vec![("__name__".to_owned(), name)];
-    for (name, value) in own() {
-        let is_taken = |name: &str| target.labels.iter().any(|(other, _)| other == name);
-        let mut name = name.to_string();
-        if !target.honor && is_taken(&name) {
+impl TargetLabels {
+    /// Encodes the labels of a series as those of a `TimeSeries` of remote write 1.0: field 1, once for each, sorted by
+    /// name. None when a rule drops it, or has left it without a name.
+    pub fn encode(&self, series: &Series<'_>) -> Option<Vec<u8>> {
+        let mut name = series.name.to_string();
+        let is_reserved =
+            RESERVED.contains(&&*name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        if is_reserved {
             name.insert_str(0, EXPORTED);
-            while is_taken(&name) || own().any(|(other, _)| *other == name) {
+        }
+        let mut labels = self.merge(name, series);
+        relabel(&self.config.metrics.relabel, &mut labels).then(|| self.finish(labels))
+    }
+
+    /// Encodes the labels of a series that the scrape itself makes, `up` for example. No rule applies to them.
+    pub fn encode_own(&self, name: &str) -> Vec<u8> {
+        self.finish(self.merge(name.to_owned(), &Series::default()))
+    }
+
+    fn merge(&self, name: String, series: &Series<'_>) -> Labels {
+        // An empty value is the same as none.
+        let own = || series.labels.iter().filter(|(name, value)| !value.is_empty() && name != "__name__");
+        let mut labels = Labels::from([("__name__".to_owned(), name)]);
+        for (name, value) in own() {
+            let is_taken = |name: &str| self.labels.iter().any(|(other, _)| other == name);
+            let mut name = name.to_string();
+            if !self.honor && is_taken(&name) {
                 name.insert_str(0, EXPORTED);
+                while is_taken(&name) || own().any(|(other, _)| *other == name) {
+                    name.insert_str(0, EXPORTED);
+                }
             }
+            labels.insert(name, value.to_string());
         }
-        labels.push((name, value));
-    }
-    for (name, value) in &target.labels {
-        if !labels.iter().any(|(other, _)| other == name) {
-            labels.push((name.clone(), value));
+        for (name, value) in &self.labels {
+            labels.entry(name.clone()).or_insert_with(|| value.clone());
         }
+        labels
     }
-    labels.sort_unstable();
-    let mut bytes = Vec::new();
-    for (name, value) in labels {
-        protobuf::label(&mut bytes, &name, value);
+
+    fn finish(&self, mut labels: Labels) -> Vec<u8> {
+        for (name, value) in &self.config.metrics.external_labels {
+            labels.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        let mut bytes = Vec::new();
+        labels.iter().for_each(|(name, value)| protobuf::label(&mut bytes, name, value));
+        bytes
     }
-    bytes
 }
 
 #[cfg(test)]
@@ -66,10 +82,20 @@ mod tests {
 
     /// The labels that come out, as `name=value`.
     fn encoded(series: &str, target: &[(&str, &str)], honor: bool) -> Vec<String> {
+        decoded(&labels_of(target, honor, "").encode(&read(series)).unwrap())
+    }
+
+    fn read(series: &str) -> Series<'_> {
+        Series::read(series.as_bytes(), Dialect::Text).unwrap()
+    }
+
+    fn labels_of(target: &[(&str, &str)], honor: bool, metrics: &str) -> TargetLabels {
         let labels = target.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let series = Series::read(series.as_bytes(), Dialect::Text).unwrap();
-        let bytes = encode(&series, &TargetLabels { labels, honor });
-        let mut rest = bytes.as_slice();
+        let text = format!("node: n\nlogs: {{ outputs: [ {{ stdout: {{}} }} ] }}\nmetrics: {{ {metrics} }}");
+        TargetLabels { labels, honor, config: Arc::new(Config::parse(&text, &|_| None).unwrap()) }
+    }
+
+    fn decoded(mut rest: &[u8]) -> Vec<String> {
         let mut found = Vec::new();
         while let [0x0a, length, tail @ ..] = rest {
             let (label, tail) = tail.split_at(usize::from(*length));
@@ -103,5 +129,16 @@ mod tests {
         );
         assert_eq!(encoded("up", &target[..1], false), ["__name__=exported_up", "job=a/b"]);
         assert_eq!(encoded("scrape_x", &[], true), ["__name__=exported_scrape_x"]);
+    }
+
+    #[test]
+    fn rules_see_the_targets_labels_and_not_what_the_scrape_makes_and_external_labels_come_last() {
+        let metrics = "external_labels: { cluster: c, job: other }, \
+                       relabel: [ { action: drop, source_labels: [__name__], regex: 'up|x' }, { action: labeldrop, regex: job } ]";
+        let labels = labels_of(&[("job", "j"), ("pod", "p")], false, metrics);
+        assert!(labels.encode(&read("x")).is_none());
+        let series = labels.encode(&read("y{cluster=\"own\"}")).unwrap();
+        assert_eq!(decoded(&series), ["__name__=y", "cluster=own", "job=other", "pod=p"]);
+        assert_eq!(decoded(&labels.encode_own("up")), ["__name__=up", "cluster=c", "job=j", "pod=p"]);
     }
 }

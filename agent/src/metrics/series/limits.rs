@@ -30,6 +30,11 @@ impl Limits {
         Limits { target, alive: Shares::new(namespace, node) }
     }
 
+    /// Series that one target may have.
+    pub fn of_target(&self) -> usize {
+        self.target
+    }
+
     /// Takes a place for one more series of a target that has `of_target`.
     ///
     /// # Errors

@@ -1,14 +1,22 @@
 //! Pages, one after the other.
 
 use super::*;
+use crate::config::Config;
 
 fn cache() -> SeriesCache {
     limited(Limits::new(100, 100, 100))
 }
 
 fn limited(limits: Limits) -> SeriesCache {
-    let labels = TargetLabels { labels: vec![("job".to_owned(), "j".to_owned())], honor: false };
-    SeriesCache::new(Arc::new(labels), "ns", Arc::new(limits))
+    labelled("", limits)
+}
+
+/// With these keys of `metrics`.
+fn labelled(metrics: &str, limits: Limits) -> SeriesCache {
+    let text = format!("node: n\nlogs: {{ outputs: [ {{ stdout: {{}} }} ] }}\nmetrics: {{ {metrics} }}");
+    let config = Arc::new(Config::parse(&text, &|_| None).unwrap());
+    let labels = TargetLabels { labels: vec![("job".to_owned(), "j".to_owned())], honor: false, config };
+    SeriesCache::new(labels, "ns", Arc::new(limits))
 }
 
 impl SeriesCache {
@@ -108,4 +116,20 @@ fn a_series_is_its_labels_however_they_are_written() {
     assert!(cache.by_text.len() <= 3);
     assert_eq!(cache.scrape(""), (String::new(), "a".into()));
     assert!(cache.by_text.is_empty());
+}
+
+#[test]
+fn what_a_rule_drops_is_read_once_and_takes_no_place() {
+    let rules = "relabel: [ { action: drop, source_labels: [__name__], regex: '[bd]' } ]";
+    let mut cache = labelled(rules, Limits::new(2, 100, 100));
+    for _ in 0..2 {
+        assert_eq!(cache.scrape("a 1\nb 2\nc 3\nd 4\n"), ("a=1 c=3".into(), String::new()));
+        assert_eq!((cache.len(), cache.relabelled.len()), (2, 2));
+    }
+    assert_eq!(
+        cache.read(b"a 1\nb 2\nc 3\n", Dialect::Text),
+        Ok(Counts { scraped: 3, passed: 2, ..Counts::default() })
+    );
+    cache.end_vanished(true, |_| {});
+    assert_eq!(cache.relabelled.len(), 1, "what is gone is forgotten");
 }

@@ -22,6 +22,8 @@ use crate::config::{self, Config};
 use crate::delivery::memory::Share;
 use crate::delivery::status::OutputStatus;
 use crate::logs::container::Inventory;
+use crate::metrics::containers;
+use crate::metrics::discover::pod_labels;
 use crate::metrics::scraping::States;
 
 /// `/livez` fails when a thread with work to do has made no step for so long.
@@ -182,10 +184,21 @@ fn answer_network(request: &Request, registry: &Registry, health: &Health) -> Re
             }
             Response::new(process::CONTENT_TYPE, process::encode(registry))
         }
+        "/metrics/containers" => match health.view().filter(|view| view.config.metrics.containers) {
+            Some(view) => Response::new(process::CONTENT_TYPE, containers_page(&view)),
+            None => Response::not_found(),
+        },
         "/livez" => health.livez(),
         "/readyz" => health.readyz(),
         _ => Response::not_found(),
     }
+}
+
+/// The node's own view, for whoever pulls.
+fn containers_page(view: &View) -> String {
+    let pods = view.pods.present();
+    let wanted = pods.iter().filter(|pod| view.config.metrics.namespaces.matches(&pod.namespace));
+    containers::page(&wanted.map(|pod| (&**pod, pod_labels(pod, &view.config))).collect::<Vec<_>>())
 }
 
 fn answer_api(request: &Request, health: &Health) -> Response {

@@ -5,6 +5,7 @@ mod file;
 mod namespaces;
 mod owner;
 mod persist;
+pub mod quantity;
 mod retry;
 mod store;
 mod watch;
@@ -96,10 +97,28 @@ pub struct Container {
     pub restart_count: u32,
     /// Whether this run of it is over.
     pub terminated: bool,
+    /// How it has ended last, this time or before.
+    pub last_terminated: Option<Terminated>,
+    /// Why it does not run yet: `ImagePullBackOff`, `CrashLoopBackOff`, …
+    pub waiting: Option<String>,
+    /// Quantities that it requests, by resource.
+    pub requests: BTreeMap<String, String>,
+    /// Quantities that it is limited to, by resource.
+    pub limits: BTreeMap<String, String>,
     /// What it is in its pod.
     pub kind: ContainerKind,
     /// The TCP ports that it declares.
     pub ports: Vec<ContainerPort>,
+}
+
+/// How a container has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all(deserialize = "camelCase"))]
+pub struct Terminated {
+    /// `Completed`, `Error`, `OOMKilled`, …
+    pub reason: String,
+    /// Of its first process.
+    pub exit_code: i32,
 }
 
 /// What a container is in its pod.

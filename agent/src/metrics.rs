@@ -1,5 +1,6 @@
 //! The way of a sample.
 
+pub mod containers;
 pub mod discover;
 pub mod exposition;
 pub mod outputs;

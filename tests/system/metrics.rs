@@ -101,6 +101,53 @@ fn series_are_relabelled_as_the_operator_wants_them() {
     assert_eq!((server.named("noise").len(), server.named("old_name").len()), (0, 0));
 }
 
+/// Scenario: a pod that is not scraped has a container that is killed for its memory and waits to be started again; then
+/// the pod is gone.
+/// Guarantee: its restarts, its end, what it waits for and its resources are there under the pod's labels, for the receiver
+/// and for whoever pulls, and not among the agent's own; they end with the pod.
+#[test]
+fn the_state_of_the_nodes_containers_is_told() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let mut pod = pod("web", &json!({}));
+    pod["spec"]["containers"][0]["resources"] =
+        json!({"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}});
+    let status = &mut pod["status"]["containerStatuses"][0];
+    status["restartCount"] = json!(4);
+    status["state"] = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+    status["lastState"] = json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
+    node.write_pods(&[pod.clone()]);
+    let agent = start(&node, &server);
+    let labels = |own: &str, behind: &str| {
+        format!(
+            "{{container=\"app\",{own}job=\"ns/web-owner\",namespace=\"ns\",node=\"node-1\",pod=\"web\"{behind}}}"
+        )
+    };
+    let name = |name: &str| format!("sidelight_container_{name}");
+    let restarts = name("restarts_total") + &labels("", "");
+    let waiting = name("waiting") + &labels("", ",reason=\"CrashLoopBackOff\"");
+    let memory = name("resource_limits") + &labels("", ",resource=\"memory\"");
+    let told = [
+        (&restarts, 4.0),
+        (&(name("last_terminated") + &labels("exit_code=\"137\",", ",reason=\"OOMKilled\"")), 1.0),
+        (&waiting, 1.0),
+        (&(name("resource_requests") + &labels("", ",resource=\"cpu\"")), 0.25),
+        (&memory, f64::from(128 << 20)),
+    ];
+    for (series, value) in told {
+        eventually(series, || server.value(series) == Some(value));
+    }
+    assert_eq!(server.named("up").len(), 0, "it is not scraped");
+    let pulled = agent.get("/metrics/containers").1;
+    assert!(pulled.contains(&format!("{waiting} 1\n")), "{pulled}");
+    assert!(!agent.get("/metrics").1.contains("sidelight_container_"));
+    pod["status"]["containerStatuses"][0]["state"] = json!({"running": {}});
+    pod["status"]["containerStatuses"][0]["restartCount"] = json!(5);
+    node.write_pods(&[pod]);
+    eventually("it runs", || server.value(&restarts) == Some(5.0) && server.value(&waiting).is_none());
+    node.write_pods(&[]);
+    eventually("the end", || server.value(&restarts).is_none() && server.value(&memory).is_none());
+}
+
 /// Scenario: a series is not on the page any more; then the pod is gone.
 /// Guarantee: the series is marked as ended with the next scrape, then all of the target's, `up` too.
 #[test]
@@ -246,7 +293,7 @@ fn a_label_that_explodes_takes_nothing_else_away() {
     let (node, server) = (Node::new(), RemoteWriteServer::start());
     let exporter = Exporter::start("a 1\n");
     node.write_pods(&[serving("web", &exporter, &[ASKS])]);
-    let agent = start_with(&node, &server, "interval: 1s, timeout: 1s, series_limit: 10");
+    let agent = start_with(&node, &server, "interval: 1s, timeout: 1s, series_limit: 10, containers: false");
     let [a, up] = ["a", "up"].map(|name| series(name, "web", &exporter, ""));
     eventually("the first page", || server.value(&a) == Some(1.0));
     let flood: String = (0..1_000).map(|user| format!("b{{user=\"{user}\"}} 1\n")).collect();
@@ -255,6 +302,6 @@ fn a_label_that_explodes_takes_nothing_else_away() {
     assert_eq!(server.value(&up), Some(1.0));
     assert_eq!(server.named("b").len(), 9);
     assert!(agent.metric("sidelight_series_dropped_total") >= 991.0);
-    assert!(agent.log().contains("there is no place for new series of a target"));
+    assert!(agent.log().contains("there is no place for new series of a page"));
     assert_eq!(agent.metric("sidelight_series"), 10.0);
 }

@@ -286,7 +286,7 @@ fn a_deployment_arrives_whole_at_a_receiver_that_others_wrote() {
 }
 
 /// Scenario: the pods of a Job write all they have at once and exit.
-/// Guarantee: every line arrives once, described from the first on.
+/// Guarantee: every line arrives once, described from the first on; how each container ended is told.
 #[test]
 #[ignore = "needs a real Kubernetes: just cluster up"]
 fn a_job_is_read_once_and_described_from_its_first_line() {
@@ -298,6 +298,12 @@ fn a_job_is_read_once_and_described_from_its_first_line() {
     assert_eq!(stage.assert_complete(&agent, &pods, writer.lines), 0);
     for pod in &pods {
         stage.assert_described(pod, ("Job", "report"));
+        let end = format!("pod=\"{}\",reason=\"Completed\",exit_code=\"0\"}} 1", name(pod));
+        wait_for("the end of its container is told", || {
+            let page = agent.get("/metrics/containers").1;
+            page.lines()
+                .any(|line| line.starts_with("sidelight_container_last_terminated{") && line.ends_with(&end))
+        });
     }
 }
 

@@ -172,6 +172,28 @@ fn victoria_metrics_holds_what_was_served_until_it_is_gone() {
     holds_what_was_served_until_it_is_gone(Program::victoria_metrics);
 }
 
+/// What the agent says of itself and of the node's containers, for whoever pulls.
+#[test]
+#[ignore = "needs Debian's prometheus and prometheus-node-exporter"]
+fn promtool_finds_nothing_wrong_with_the_agents_own_pages() {
+    let (node, exporter) = (Node::new(), Program::node_exporter());
+    let prometheus = Program::prometheus(node.path());
+    let agent = start(&node, &exporter, &prometheus, "[]");
+    eventually("the pod is there", || agent.get("/metrics/containers").1.contains("restarts_total"));
+    for path in ["/metrics", "/metrics/containers"] {
+        let mut promtool = Command::new("promtool");
+        promtool
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = promtool.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(agent.get(path).1.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 /// As `metric_relabel_configs` and as `metrics.relabel`.
 const RULES: &str = "[ { action: keep, source_labels: [__name__], regex: 'node_(cpu|scrape|memory_Mem|load).*' }, \
     { action: drop, source_labels: [__name__, mode], regex: 'node_cpu_seconds_total;(irq|steal)' }, \

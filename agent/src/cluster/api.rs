@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Container, ContainerKind, ContainerPort, Phase, Pod, owner};
+use super::{Container, ContainerKind, ContainerPort, Phase, Pod, Terminated, owner};
 
 /// What `kubectl apply` puts there: the whole manifest once more, of no use to a record.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -73,6 +73,22 @@ struct SpecContainer {
     image: String,
     ports: Vec<SpecPort>,
     restart_policy: String,
+    resources: Resources,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    requests: Option<BTreeMap<String, Quantity>>,
+    limits: Option<BTreeMap<String, Quantity>>,
+}
+
+/// The API server gives texts; in a file by hand it may be a number.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Quantity {
+    Text(String),
+    Number(serde_json::Number),
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -113,12 +129,20 @@ struct ContainerStatus {
     container_id: String,
     restart_count: u32,
     state: State,
+    last_state: State,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 struct State {
-    terminated: Option<IgnoredAny>,
+    terminated: Option<Terminated>,
+    waiting: Option<Waiting>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Waiting {
+    reason: String,
 }
 
 // === impl ApiPod ===
@@ -192,19 +216,42 @@ fn container(spec: SpecContainer, kind: ContainerKind, statuses: &[ContainerStat
     let kind = if restarts_for_ever { ContainerKind::Sidecar } else { kind };
     let tcp = spec.ports.into_iter().filter(|port| port.protocol.is_empty() || port.protocol == "TCP");
     let ports = tcp.map(|port| ContainerPort { name: port.name, number: port.container_port }).collect();
-    let Some(status) = statuses.iter().find(|status| status.name == spec.name) else {
-        return Container { name: spec.name, image: spec.image, kind, ports, ..Container::default() };
-    };
-    Container {
+    let Resources { requests, limits } = spec.resources;
+    let mut container = Container {
+        name: spec.name,
+        image: spec.image,
         kind,
         ports,
-        image: if status.image.is_empty() { spec.image } else { status.image.clone() },
-        image_id: without_scheme(&status.image_id),
-        id: without_scheme(&status.container_id),
-        restart_count: status.restart_count,
-        terminated: status.state.terminated.is_some(),
-        name: spec.name,
+        requests: texts(requests),
+        limits: texts(limits),
+        ..Container::default()
+    };
+    let Some(status) = statuses.iter().find(|status| status.name == container.name) else {
+        return container;
+    };
+    if !status.image.is_empty() {
+        container.image = status.image.clone();
     }
+    container.image_id = without_scheme(&status.image_id);
+    container.id = without_scheme(&status.container_id);
+    container.restart_count = status.restart_count;
+    container.terminated = status.state.terminated.is_some();
+    container.last_terminated =
+        status.state.terminated.clone().or_else(|| status.last_state.terminated.clone());
+    container.waiting = status.state.waiting.as_ref().map(|waiting| waiting.reason.clone());
+    container
+}
+
+fn texts(quantities: Option<BTreeMap<String, Quantity>>) -> BTreeMap<String, String> {
+    let text = |quantity| match quantity {
+        Quantity::Text(text) => text,
+        Quantity::Number(number) => number.to_string(),
+    };
+    quantities
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(resource, quantity)| (resource, text(quantity)))
+        .collect()
 }
 
 /// `containerd://ID` is `ID`, `docker-pullable://IMAGE@DIGEST` is `IMAGE@DIGEST`.
@@ -223,10 +270,12 @@ mod tests {
     fn a_container_has_image_hash_and_id_where_fluent_bit_finds_them() {
         let pod: ApiPod = serde_json::from_value(json!({
             "metadata": {"annotations": {LAST_APPLIED: "{}", "a": "b"}, "managedFields": [{"fieldsV1": {}}]},
-            "spec": {"containers": [{"name": "app", "image": "nginx"}, {"name": "new", "image": "busybox"}]},
+            "spec": {"containers": [{"name": "app", "image": "nginx"}, {"name": "new", "image": "busybox",
+                "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": 1}}}]},
             "status": {"podIP": "10.1.2.3", "containerStatuses": [{"name": "app", "image": "docker.io/library/nginx:latest",
                 "imageID": "docker-pullable://nginx@sha256:12", "containerID": "containerd://34", "restartCount": 5,
-                "state": {"terminated": {"exitCode": 1}}}]},
+                "state": {"terminated": {"exitCode": 1, "reason": "Error"}},
+                "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]},
         }))
         .unwrap();
         let pod = pod.into_pod();
@@ -237,9 +286,16 @@ mod tests {
             id: Some("34".into()),
             restart_count: 5,
             terminated: true,
+            last_terminated: Some(Terminated { reason: "Error".into(), exit_code: 1 }),
             ..Container::default()
         };
-        let new = Container { name: "new".into(), image: "busybox".into(), ..Container::default() };
+        let new = Container {
+            name: "new".into(),
+            image: "busybox".into(),
+            requests: [("cpu".into(), "100m".into())].into(),
+            limits: [("cpu".into(), "1".into())].into(),
+            ..Container::default()
+        };
         assert_eq!(pod.containers, [app, new]);
         assert_eq!(pod.ip.as_deref(), Some("10.1.2.3"));
         assert_eq!(pod.annotations.keys().collect::<Vec<_>>(), ["a"], "not the manifest once more");

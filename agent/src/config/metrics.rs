@@ -32,6 +32,7 @@ pub struct Metrics {
     #[serde(serialize_with = "globs")]
     pub honor_labels_namespaces: GlobList,
     pub relabel: Vec<Rule>,
+    pub containers: bool,
     pub external_labels: BTreeMap<String, String>,
     pub outputs: Vec<MetricOutput>,
 }

@@ -169,16 +169,10 @@ fn target(pod: &Pod, config: &Config, wishes: &MetricAnnotations, chosen: &Chose
     // `unfit` has seen that there is one. The first is the family that the cluster prefers.
     let address =
         SocketAddr::new(pod.ips.first().copied().unwrap_or(IpAddr::from([0, 0, 0, 0])), chosen.port);
-    let owner = pod.owner.as_ref().map_or(pod.name.as_str(), |owner| owner.name.as_str());
-    let mut labels = vec![
-        ("container", chosen.container.unwrap_or_default().to_owned()),
-        ("instance", address.to_string()),
-        ("job", metrics.job.replace("{namespace}", &pod.namespace).replace("{owner}", owner)),
-        ("namespace", pod.namespace.clone()),
-        ("node", config.node.clone()),
-        ("pod", pod.name.clone()),
-    ];
-    labels.retain(|(_, value)| !value.is_empty());
+    let mut labels = pod_labels(pod, config);
+    labels.extend(chosen.container.map(|container| ("container".to_owned(), container.to_owned())));
+    labels.push(("instance".to_owned(), address.to_string()));
+    labels.sort_unstable();
     Target {
         key: TargetKey { uid: pod.uid.clone(), port: chosen.port, path },
         scheme: wishes.scheme.unwrap_or_default(),
@@ -186,8 +180,18 @@ fn target(pod: &Pod, config: &Config, wishes: &MetricAnnotations, chosen: &Chose
         interval,
         honor_labels: wishes.honor_labels == Some(true)
             && metrics.honor_labels_namespaces.matches(&pod.namespace),
-        labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        labels,
     }
+}
+
+/// The labels that say which pod a series is of.
+pub fn pod_labels(pod: &Pod, config: &Config) -> Vec<(String, String)> {
+    let owner = pod.owner.as_ref().map_or(pod.name.as_str(), |owner| owner.name.as_str());
+    let job = config.metrics.job.replace("{namespace}", &pod.namespace).replace("{owner}", owner);
+    let labels =
+        [("job", job.as_str()), ("namespace", &pod.namespace), ("node", &config.node), ("pod", &pod.name)];
+    let labels = labels.into_iter().filter(|(_, value)| !value.is_empty());
+    labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! What there is to scrape follows from what Kubernetes says: with every change the list is made anew, and tasks are begun
 //! and ended by the difference.
 
+mod containers;
+mod feed;
 mod page;
 mod pages;
 mod state;
@@ -76,6 +78,9 @@ pub async fn run(shared: Arc<Shared>, pods: Store, mut stop: watch::Receiver<Opt
     let mut tasks = Tasks::default();
     for index in 0..shared.outputs.len() {
         tasks.set.spawn(flush(shared.clone(), index));
+    }
+    if shared.config.metrics.containers {
+        tasks.set.spawn(containers::follow(shared.clone(), pods.clone()));
     }
     loop {
         changes.borrow_and_update();

@@ -33,6 +33,7 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
         body_limit: section.size("body_limit", 64 << 20, 1 << 10..=4 << 30, mistakes),
         honor_labels_namespaces: globs(&mut section, "honor_labels_namespaces", &[], mistakes),
         relabel: relabel(&mut section, mistakes),
+        containers: section.flag("containers", true, mistakes),
         external_labels: external_labels(&mut section, mistakes),
         outputs: outputs(&mut section, files, mistakes),
     };

@@ -1,0 +1,135 @@
+//! The series of one page, from scrape to scrape, on their way to the outputs that get them.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::Shared;
+use crate::metrics::exposition::{Dialect, PageFault};
+use crate::metrics::series::{Counts, Limit, SeriesCache, TargetLabels};
+use crate::metrics::write_request::STALE;
+
+/// One page, again and again.
+pub(super) struct Feed {
+    shared: Arc<Shared>,
+    /// Where the page comes from, for the log.
+    origin: String,
+    /// Indices of the outputs that get its samples.
+    outputs: Vec<usize>,
+    series: SeriesCache,
+    /// Of the newest samples: no later ones may have the same, or an earlier one, whatever the clock does.
+    last_time: Option<i64>,
+    /// A page had times of its own.
+    is_timed: bool,
+    /// Series that the gauge of all has of this one.
+    counted: usize,
+    /// What has kept new series out on the newest page.
+    limited: Option<Limit>,
+}
+
+// === impl Feed ===
+
+impl Feed {
+    /// Pages of a pod in this namespace, whose series get these labels.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        origin: String,
+        labels: TargetLabels,
+        namespace: &str,
+        outputs: Vec<usize>,
+    ) -> Self {
+        Feed {
+            series: SeriesCache::new(labels, namespace, shared.limits.clone()),
+            shared,
+            origin,
+            outputs,
+            last_time: None,
+            is_timed: false,
+            counted: 0,
+            limited: None,
+        }
+    }
+
+    /// Series that are alive.
+    pub(super) fn series(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Whether nothing was passed on yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.last_time.is_none()
+    }
+
+    /// Milliseconds since the epoch, later than the time before.
+    pub(super) fn next_time(&mut self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let time = self.last_time.map_or(now, |last| now.max(last.saturating_add(1)));
+        self.last_time = Some(time);
+        time
+    }
+
+    /// Reads a page.
+    ///
+    /// # Errors
+    /// The first line that is wrong.
+    pub(super) fn read(&mut self, page: &[u8]) -> Result<Counts, PageFault> {
+        self.series.read(page, Dialect::of_page(page))
+    }
+
+    /// Passes on the samples of the page that was read, if it could be, marks for series that have ended, and samples that
+    /// are not on the page: all of it together, so that a receiver gets a scrape whole.
+    pub(super) fn pass_on(&mut self, time: i64, counts: Option<Counts>, own: &[(&[u8], f64)]) {
+        let mut stale = Vec::new();
+        let is_whole = counts.is_some();
+        self.series.end_vanished(is_whole, |labels| stale.push(labels.to_vec()));
+        let counts = counts.unwrap_or_default();
+        self.is_timed |= counts.timed;
+        self.shared.metrics.samples(counts.passed);
+        let total = counts.passed + stale.len() + own.len();
+        for index in &self.outputs {
+            let samples = self
+                .series
+                .samples()
+                .map(|(labels, point)| (labels, point.value, point.timestamp.unwrap_or(time)));
+            let marks = stale.iter().map(|labels| (labels.as_slice(), STALE, time));
+            let own = own.iter().map(|(labels, value)| (*labels, *value, time));
+            self.shared.outputs[*index].add(total, self.is_timed, samples.chain(marks).chain(own));
+        }
+        self.count_dropped(counts.dropped);
+        self.count_series();
+    }
+
+    /// There are no more pages: all series end, and those of `own`.
+    pub(super) fn end(&mut self, own: &[Vec<u8>]) {
+        let time = self.next_time();
+        let own: Vec<_> = own.iter().map(|labels| (labels.as_slice(), STALE)).collect();
+        self.pass_on(time, None, &own);
+    }
+
+    fn count_dropped(&mut self, dropped: [usize; Limit::ALL.len()]) {
+        self.shared.metrics.series_dropped(dropped);
+        let limit = Limit::ALL.into_iter().find(|limit| dropped[*limit as usize] > 0);
+        if self.limited != limit
+            && let Some(limit) = limit
+        {
+            tracing::warn!(
+                origin = self.origin,
+                limit = limit.name(),
+                series = dropped[limit as usize],
+                "there is no place for new series of a page; they are dropped, and the others go on"
+            );
+        }
+        self.limited = limit;
+    }
+
+    fn count_series(&mut self) {
+        let before = std::mem::replace(&mut self.counted, self.series.len());
+        self.shared.metrics.series(self.counted as i64 - before as i64);
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.shared.metrics.series(-(self.counted as i64));
+    }
+}

@@ -27,6 +27,8 @@ struct Shared {
     /// Samples of each request, whatever was answered.
     requests: Mutex<Vec<usize>>,
     violations: Mutex<Vec<String>>,
+    /// Of the newest request.
+    headers: Mutex<BTreeMap<String, String>>,
 }
 
 /// A sample.
@@ -61,6 +63,11 @@ impl RemoteWriteServer {
     /// How many requests came.
     pub fn requests(&self) -> usize {
         self.shared.requests.lock().unwrap().len()
+    }
+
+    /// A header of the newest request; its name in lower case.
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.shared.headers.lock().unwrap().get(name).cloned()
     }
 
     /// The samples of a series that it has taken.
@@ -105,6 +112,7 @@ impl Shared {
                 return Answer::status(400);
             }
         };
+        self.headers.lock().unwrap().clone_from(&request.headers);
         self.requests.lock().unwrap().push(series.len());
         if let Some(answer) = self.answers.lock().unwrap().pop_front() {
             return answer;

@@ -32,14 +32,18 @@ fn start(node: &Node, server: &RemoteWriteServer) -> Agent {
 }
 
 fn start_with(node: &Node, server: &RemoteWriteServer, metrics: &str) -> Agent {
+    Agent::start(BINARY, node.path(), &config(node, server, metrics, ""))
+}
+
+/// With these keys of `metrics` and of its output.
+fn config(node: &Node, server: &RemoteWriteServer, metrics: &str, remote_write: &str) -> String {
     let (directory, url) = (node.path().display(), server.url());
-    let config = format!(
+    format!(
         "node: node-1\ndata_dir: {directory}/data\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
          kubernetes: {{ source: file, file: {directory}/pods.json }}\n\
          logs: {{ root: {directory}/pods, outputs: [ {{ stdout: {{}} }} ] }}\n\
-         metrics: {{ {metrics}, outputs: [ {{ remote_write: {{ url: '{url}', flush_interval: 100ms }} }} ] }}\n"
-    );
-    Agent::start(BINARY, node.path(), &config)
+         metrics: {{ {metrics}, outputs: [ {{ remote_write: {{ url: '{url}', flush_interval: 100ms{remote_write} }} }} ] }}\n"
+    )
 }
 
 /// A series of the pod's target, with these labels of its own.
@@ -146,6 +150,34 @@ fn the_state_of_the_nodes_containers_is_told() {
     eventually("it runs", || server.value(&restarts) == Some(5.0) && server.value(&waiting).is_none());
     node.write_pods(&[]);
     eventually("the end", || server.value(&restarts).is_none() && server.value(&memory).is_none());
+}
+
+/// Scenario: the receiver wants a tenant and a password; the password is replaced.
+/// Guarantee: each request has them, the new one as soon as it is there, and the API shows neither.
+#[test]
+fn a_receiver_is_told_the_tenant_and_the_password() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let password = node.path().join("password");
+    std::fs::write(&password, "open sesame\n").unwrap();
+    let keys = format!(
+        ", headers: {{ X-Scope-OrgID: team-a }}, basic_auth: {{ username: user, password_file: {} }}",
+        password.display()
+    );
+    let agent =
+        Agent::start(BINARY, node.path(), &config(&node, &server, "interval: 1s, timeout: 1s", &keys));
+    eventually("a request", || server.requests() > 0);
+    assert_eq!(server.header("x-scope-orgid").as_deref(), Some("team-a"));
+    assert_eq!(server.header("authorization").as_deref(), Some("Basic dXNlcjpvcGVuIHNlc2FtZQ=="));
+    let shown = agent.api("/api/v1/config").to_string();
+    assert!(
+        shown.contains("X-Scope-OrgID") && !shown.contains("sesame") && !shown.contains("team-a"),
+        "{shown}"
+    );
+    std::fs::write(password.with_extension("new"), "x").unwrap();
+    std::fs::rename(password.with_extension("new"), &password).unwrap();
+    eventually("the new one", || server.header("authorization").as_deref() == Some("Basic dXNlcjp4"));
 }
 
 /// Scenario: a series is not on the page any more; then the pod is gone.

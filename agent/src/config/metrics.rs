@@ -54,11 +54,23 @@ pub struct MetricOutput {
 #[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
 pub struct RemoteWrite {
     pub url: String,
+    #[serde(serialize_with = "names")]
+    pub headers: BTreeMap<String, Secret>,
+    pub basic_auth: Option<BasicAuth>,
     #[serde(skip)]
     pub bearer_token: Option<Secret>,
     pub tls: Tls,
     #[serde(serialize_with = "duration")]
     pub flush_interval: Duration,
+}
+
+/// A user and its password.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
+pub struct BasicAuth {
+    pub username: String,
+    #[serde(skip)]
+    pub password: Option<Secret>,
 }
 
 /// Which pods are scraped.
@@ -73,4 +85,9 @@ pub enum MetricSelect {
 
 fn percent<S: Serializer>(share: &u64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{share}%"))
+}
+
+/// What a header says may be a secret.
+fn names<S: Serializer>(headers: &BTreeMap<String, Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(headers.keys())
 }

@@ -8,9 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    USER_AGENT,
+};
 use hyper::{Request, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -20,6 +24,7 @@ use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::delivery::secret::Secret;
 use crate::delivery::{deadline_passed, tls};
 use crate::{config, delivery};
 
@@ -48,7 +53,8 @@ pub struct Metrics {
 pub struct RemoteWrite {
     name: String,
     url: Uri,
-    authorization: Option<String>,
+    /// The operator's, `Authorization` among them.
+    headers: HeaderMap,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     queue: Arc<Queue>,
     samples: IntCounter,
@@ -129,7 +135,7 @@ impl RemoteWrite {
         Ok(RemoteWrite {
             name: name.to_owned(),
             url,
-            authorization: config.bearer_token.as_ref().map(|token| format!("Bearer {}", token.reveal())),
+            headers: headers(config)?,
             client: Client::builder(TokioExecutor::new()).build(connector),
             queue,
             samples: of(&metrics.samples),
@@ -204,11 +210,10 @@ impl RemoteWrite {
             .header(CONTENT_TYPE, "application/x-protobuf")
             .header(CONTENT_ENCODING, "snappy")
             .header(USER_AGENT, delivery::USER_AGENT)
-            .header("X-Prometheus-Remote-Write-Version", "0.1.0");
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        let response = self.client.request(request.body(Full::new(body))?).await?;
+            .header("X-Prometheus-Remote-Write-Version", "0.1.0")
+            .body(Full::new(body))?;
+        request.headers_mut().extend(self.headers.clone());
+        let response = self.client.request(request).await?;
         let status = response.status();
         let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let retry_after = seconds.map(Duration::from_secs);
@@ -222,6 +227,23 @@ impl RemoteWrite {
             _ => Outcome::Rejected(text()),
         })
     }
+}
+
+fn headers(config: &config::RemoteWrite) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &config.headers {
+        headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value.reveal())?);
+    }
+    let basic = config.basic_auth.as_ref().map(|auth| {
+        let password = auth.password.as_ref().map_or("", Secret::reveal);
+        format!("Basic {}", BASE64_STANDARD.encode(format!("{}:{password}", auth.username)))
+    });
+    let bearer = config.bearer_token.as_ref().map(|token| format!("Bearer {}", token.reveal()));
+    if let Some(authorization) = basic.or(bearer) {
+        headers.insert(AUTHORIZATION, HeaderValue::try_from(authorization)?);
+    }
+    headers.values_mut().for_each(|value| value.set_sensitive(true));
+    Ok(headers)
 }
 
 /// What an answer begins with; what is behind is not read.

@@ -1,15 +1,18 @@
 //! `metrics`: what is scraped, and how.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Uri;
+use hyper::header::{HeaderName, HeaderValue};
 
 use super::outputs::{matching, secret, tls, unique_names};
 use super::relabel::{external_labels, relabel};
 use super::{MINUTES, globs};
 use crate::config::section::{Mistakes, Section, format_duration};
-use crate::config::{MetricOutput, MetricSelect, Metrics, RemoteWrite};
+use crate::config::{BasicAuth, MetricOutput, MetricSelect, Metrics, RemoteWrite};
+use crate::delivery::secret::Secret;
 use crate::delivery::tls::connector;
 
 /// What may stand in braces in `job`.
@@ -94,6 +97,8 @@ fn outputs(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mista
 fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> RemoteWrite {
     let output = RemoteWrite {
         url: section.read("url", String::new(), mistakes, url),
+        headers: headers(&mut section, mistakes),
+        basic_auth: basic_auth(&mut section, files, mistakes),
         bearer_token: secret(&mut section, "bearer_token", "bearer_token_file", files, mistakes),
         tls: tls(section.section("tls", mistakes), files, mistakes),
         flush_interval: section.duration(
@@ -105,6 +110,9 @@ fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut M
     };
     if output.url.is_empty() {
         mistakes.add(&section.path("url"), "needed: for example http://prometheus:9090/api/v1/write");
+    }
+    if output.basic_auth.is_some() && output.bearer_token.is_some() {
+        mistakes.add(&section.path("basic_auth"), "set either this or bearer_token, not both");
     }
     if output.url.starts_with("https:") {
         if let Err(error) = connector(&output.tls) {
@@ -126,11 +134,52 @@ fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut M
     output
 }
 
+/// Headers that a request has anyway.
+const OWN_HEADERS: [&str; 7] = [
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+    "user-agent",
+    "x-prometheus-remote-write-version",
+];
+
+fn headers(section: &mut Section, mistakes: &mut Mistakes) -> BTreeMap<String, Secret> {
+    let path = section.path("headers");
+    let headers = section.mapping("headers", mistakes);
+    for (name, value) in &headers {
+        let lower = name.to_ascii_lowercase();
+        if HeaderName::try_from(name).is_err() || HeaderValue::try_from(value).is_err() {
+            mistakes.add(&path, format!("{name:?} is no header of HTTP, or its value is none"));
+        } else if lower == "authorization" {
+            mistakes.add(&path, "Authorization is set by basic_auth or bearer_token");
+        } else if OWN_HEADERS.contains(&lower.as_str()) {
+            mistakes.add(&path, format!("{name} is set by remote write itself"));
+        }
+    }
+    headers.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()
+}
+
+fn basic_auth(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Option<BasicAuth> {
+    let mut inner = section.optional_section("basic_auth", mistakes)?;
+    let auth = BasicAuth {
+        username: inner.text("username", "", mistakes),
+        password: secret(&mut inner, "password", "password_file", files, mistakes),
+    };
+    if auth.username.contains(':') {
+        mistakes.add(&inner.path("username"), "a user's name cannot have a colon (RFC 7617)");
+    }
+    inner.finish(mistakes);
+    (!auth.username.is_empty() || auth.password.is_some()).then_some(auth)
+}
+
 /// A scheme that is not known and a host that does not answer are for the run to tell: they may be mended there.
 fn url(text: &str) -> Result<String, String> {
     match text.parse::<Uri>() {
         Ok(url) if url.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
-            Err("a URL with a user in it would show the password: use bearer_token_file".to_owned())
+            Err("a URL with a user in it would show the password: use basic_auth or bearer_token_file"
+                .to_owned())
         }
         Ok(url) if url.scheme().is_some() && url.host().is_some() => Ok(text.to_owned()),
         _ => Err(format!("{text:?} is no URL; write for example http://prometheus:9090/api/v1/write")),
@@ -170,6 +219,18 @@ mod tests {
             (
                 "outputs: [ { remote_write: { url: 'http://u:p@a' } } ]",
                 "metrics.outputs[0].remote_write.url: a URL with a user",
+            ),
+            (
+                "outputs: [ { remote_write: { url: 'http://a', headers: { Authorization: x } } } ]",
+                "metrics.outputs[0].remote_write.headers: Authorization is set by",
+            ),
+            (
+                "outputs: [ { remote_write: { url: 'http://a', headers: { 'a b': x } } } ]",
+                "metrics.outputs[0].remote_write.headers: \"a b\" is no header",
+            ),
+            (
+                "outputs: [ { remote_write: { url: 'http://a', bearer_token: t, basic_auth: { username: u } } } ]",
+                "metrics.outputs[0].remote_write.basic_auth: set either",
             ),
             ("relabels: []", "metrics.relabels: unknown key; did you mean `relabel`"),
             (

@@ -309,7 +309,11 @@ impl Config {
 
     /// What all series need when there are as many as may be.
     fn series_bytes(&self) -> u64 {
-        if self.metrics.outputs.is_empty() { 0 } else { self.metrics.series_limit_total * SERIES_BYTES }
+        let outputs = &self.metrics.outputs;
+        let with_rules =
+            outputs.iter().filter(|output| !output.remote_write.relabel.is_empty()).count() as u64;
+        let bytes = SERIES_BYTES + with_rules * LABELS_BYTES;
+        if outputs.is_empty() { 0 } else { self.metrics.series_limit_total * bytes }
     }
 
     /// One output's share of the memory budget, in bytes.
@@ -320,6 +324,8 @@ impl Config {
 
 /// Of a series: its text on the page, its encoded labels, and its places in the cache.
 const SERIES_BYTES: u64 = 512;
+/// Of its encoded labels once more.
+const LABELS_BYTES: u64 = 200;
 
 /// Compressed requests that wait for their receiver, for each output of metrics.
 pub const QUEUE_BYTES: usize = 16 << 20;

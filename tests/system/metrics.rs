@@ -180,6 +180,25 @@ fn a_receiver_is_told_the_tenant_and_the_password() {
     eventually("the new one", || server.header("authorization").as_deref() == Some("Basic dXNlcjp4"));
 }
 
+/// Scenario: the rules of an output drop a series, `up` with it, and take a label from the others; then the pod is gone.
+/// Guarantee: the receiver gets the rest, under the labels that are left, and their end.
+#[test]
+fn a_receiver_gets_what_its_rules_leave() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("noise 1\nkept 3\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let rules = ", relabel: [ { action: drop, source_labels: [__name__], regex: 'noise|up' }, \
+        { action: labeldrop, regex: node } ]";
+    let _agent =
+        Agent::start(BINARY, node.path(), &config(&node, &server, "interval: 1s, timeout: 1s", rules));
+    let kept = series("kept", "web", &exporter, "").replace("node=\"node-1\",", "");
+    eventually("what is kept", || server.value(&kept) == Some(3.0));
+    node.write_pods(&[]);
+    eventually("its end", || server.value(&kept).is_none());
+    assert_eq!(["noise", "up"].map(|name| server.named(name).len()), [0, 0]);
+    assert_eq!(server.named("kept").len(), 1);
+}
+
 /// Scenario: a series is not on the page any more; then the pod is gone.
 /// Guarantee: the series is marked as ended with the next scrape, then all of the target's, `up` too.
 #[test]

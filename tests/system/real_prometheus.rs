@@ -44,14 +44,17 @@ impl Program {
     fn prometheus_with(directory: &Path, text: &str) -> Self {
         let (config, data) = (directory.join("prometheus.yml"), directory.join("prometheus"));
         std::fs::write(&config, text).unwrap();
-        Self::start("prometheus", |port| {
+        let prometheus = Self::start("prometheus", |port| {
             vec![
                 format!("--config.file={}", config.display()),
                 format!("--storage.tsdb.path={}", data.display()),
                 format!("--web.listen-address=127.0.0.1:{port}"),
                 "--web.enable-remote-write-receiver".to_owned(),
             ]
-        })
+        });
+        // It listens before it answers queries.
+        eventually("prometheus is ready", || prometheus.get("/-/ready").contains("is Ready"));
+        prometheus
     }
 
     fn victoria_metrics(directory: &Path) -> Self {

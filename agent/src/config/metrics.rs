@@ -60,6 +60,7 @@ pub struct RemoteWrite {
     #[serde(skip)]
     pub bearer_token: Option<Secret>,
     pub tls: Tls,
+    pub relabel: Vec<Rule>,
     #[serde(serialize_with = "duration")]
     pub flush_interval: Duration,
 }

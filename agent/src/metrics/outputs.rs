@@ -52,7 +52,7 @@ impl Output {
         self.matching.takes(&pod.namespace, &pod.labels)
     }
 
-    /// Adds the samples of one scrape, `count` of them: encoded labels, value, and milliseconds since the epoch. Where the
+    /// Adds the samples of one scrape, at most `count`: encoded labels, value, and milliseconds since the epoch. Where the
     /// page has times of its own, the scrape has its requests for itself: a receiver that finds one of them too old rejects
     /// the whole request.
     pub fn add<'a>(&self, count: usize, alone: bool, samples: impl Iterator<Item = (&'a [u8], f64, i64)>) {

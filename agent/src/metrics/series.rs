@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::metrics::exposition::{Dialect, Fault, Line, PageFault, Series};
-pub use crate::metrics::series::labels::TargetLabels;
+pub use crate::metrics::series::labels::{Encoded, TargetLabels};
 pub use crate::metrics::series::limits::{Limit, Limits};
 
 /// The series of one target.
@@ -75,8 +75,8 @@ enum Dropped {
 struct Slot {
     /// As it stood on the newest page.
     text: Arc<[u8]>,
-    /// Name and labels, encoded for a write request.
-    labels: Arc<[u8]>,
+    /// Name and labels, encoded for write requests.
+    labels: Encoded,
     /// The newest scrape that had it.
     scrape: u32,
     /// Its newest sample had a time of its own: such series end without a mark.
@@ -166,13 +166,13 @@ impl SeriesCache {
     }
 
     /// The samples of the page that was read last, each with its encoded labels.
-    pub fn samples(&self) -> impl Iterator<Item = (&[u8], Point)> {
-        self.points.iter().map(|point| (&*self.slots[point.slot as usize].labels, *point))
+    pub fn samples(&self) -> impl Iterator<Item = (&Encoded, Point)> {
+        self.points.iter().map(|point| (&self.slots[point.slot as usize].labels, *point))
     }
 
     /// Ends the series that the newest page does not have, or all of them when it was not whole: `stale` gets the labels of
     /// those that have to be marked.
-    pub fn end_vanished(&mut self, is_whole: bool, mut stale: impl FnMut(&[u8])) {
+    pub fn end_vanished(&mut self, is_whole: bool, mut stale: impl FnMut(Encoded)) {
         let added = std::mem::take(&mut self.added);
         let scrape = self.scrape;
         self.relabelled.retain(|_, seen| *seen == scrape);
@@ -188,19 +188,20 @@ impl SeriesCache {
             added.iter().for_each(|new| self.slots[*new as usize].is_timed = true);
         }
         let (before, slots, free) = (self.len(), &mut self.slots, &mut self.free);
-        self.by_labels.retain(|labels, slot| {
+        self.by_labels.retain(|_, slot| {
             let known = &mut slots[*slot as usize];
             if is_whole && known.scrape == scrape {
                 return true;
             }
+            let labels = std::mem::take(&mut known.labels);
             if !known.is_timed {
                 stale(labels);
             }
-            (known.labels, known.text) = (Arc::default(), Arc::default());
+            known.text = Arc::default();
             free.push(*slot);
             false
         });
-        self.by_text.retain(|_, slot| !slots[*slot as usize].labels.is_empty());
+        self.by_text.retain(|_, slot| !slots[*slot as usize].labels.plain.is_empty());
         self.limits.give_back(before - self.by_labels.len(), &self.namespace);
     }
 
@@ -229,14 +230,14 @@ impl SeriesCache {
             return Err(Dropped::Relabelled);
         };
         let text: Arc<[u8]> = text.into();
-        let slot = match self.by_labels.get(labels.as_slice()) {
+        let slot = match self.by_labels.get(&labels.plain) {
             Some(slot) => {
                 self.slots[*slot as usize].text = text.clone();
                 *slot
             }
             None => {
                 self.limits.take(self.len(), &self.namespace).map_err(Dropped::Above)?;
-                self.begin(text.clone(), labels.into())
+                self.begin(text.clone(), labels)
             }
         };
         // An exporter that writes the same series in ever another way is read slowly, and takes no more memory for it.
@@ -246,9 +247,9 @@ impl SeriesCache {
         Ok(slot)
     }
 
-    fn begin(&mut self, text: Arc<[u8]>, labels: Arc<[u8]>) -> u32 {
-        let slot =
-            Slot { text, labels: labels.clone(), scrape: self.scrape.wrapping_sub(1), is_timed: false };
+    fn begin(&mut self, text: Arc<[u8]>, labels: Encoded) -> u32 {
+        let plain = labels.plain.clone();
+        let slot = Slot { text, labels, scrape: self.scrape.wrapping_sub(1), is_timed: false };
         let index = match self.free.pop() {
             Some(free) => {
                 self.slots[free as usize] = slot;
@@ -259,7 +260,7 @@ impl SeriesCache {
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        self.by_labels.insert(labels, index);
+        self.by_labels.insert(plain, index);
         self.added.push(index);
         index
     }

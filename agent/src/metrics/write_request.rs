@@ -17,7 +17,7 @@ pub struct WriteRequest {
 // === impl WriteRequest ===
 
 impl WriteRequest {
-    /// Adds a sample: `labels` as [`crate::metrics::series::encode`] gives them, the time in milliseconds since the epoch.
+    /// Adds a sample: `labels` as [`crate::metrics::series::Encoded`] has them, the time in milliseconds since the epoch.
     pub fn add(&mut self, labels: &[u8], value: f64, timestamp: i64) {
         // Negative times take ten bytes, as the wire format wants it.
         let time = timestamp.cast_unsigned();

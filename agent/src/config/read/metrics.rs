@@ -101,6 +101,7 @@ fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut M
         basic_auth: basic_auth(&mut section, files, mistakes),
         bearer_token: secret(&mut section, "bearer_token", "bearer_token_file", files, mistakes),
         tls: tls(section.section("tls", mistakes), files, mistakes),
+        relabel: relabel(&mut section, mistakes),
         flush_interval: section.duration(
             "flush_interval",
             Duration::from_secs(5),

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Shared;
 use crate::metrics::exposition::{Dialect, PageFault};
-use crate::metrics::series::{Counts, Limit, SeriesCache, TargetLabels};
+use crate::metrics::series::{Counts, Encoded, Limit, SeriesCache, TargetLabels};
 use crate::metrics::write_request::STALE;
 
 /// One page, again and again.
@@ -78,10 +78,10 @@ impl Feed {
 
     /// Passes on the samples of the page that was read, if it could be, marks for series that have ended, and samples that
     /// are not on the page: all of it together, so that a receiver gets a scrape whole.
-    pub(super) fn pass_on(&mut self, time: i64, counts: Option<Counts>, own: &[(&[u8], f64)]) {
+    pub(super) fn pass_on(&mut self, time: i64, counts: Option<Counts>, own: &[(&Encoded, f64)]) {
         let mut stale = Vec::new();
         let is_whole = counts.is_some();
-        self.series.end_vanished(is_whole, |labels| stale.push(labels.to_vec()));
+        self.series.end_vanished(is_whole, |labels| stale.push(labels));
         let counts = counts.unwrap_or_default();
         self.is_timed |= counts.timed;
         self.shared.metrics.samples(counts.passed);
@@ -91,18 +91,21 @@ impl Feed {
                 .series
                 .samples()
                 .map(|(labels, point)| (labels, point.value, point.timestamp.unwrap_or(time)));
-            let marks = stale.iter().map(|labels| (labels.as_slice(), STALE, time));
+            let marks = stale.iter().map(|labels| (labels, STALE, time));
             let own = own.iter().map(|(labels, value)| (*labels, *value, time));
-            self.shared.outputs[*index].add(total, self.is_timed, samples.chain(marks).chain(own));
+            let all = samples.chain(marks).chain(own);
+            let of_output =
+                all.filter_map(|(labels, value, time)| Some((labels.for_output(*index)?, value, time)));
+            self.shared.outputs[*index].add(total, self.is_timed, of_output);
         }
         self.count_dropped(counts.dropped);
         self.count_series();
     }
 
     /// There are no more pages: all series end, and those of `own`.
-    pub(super) fn end(&mut self, own: &[Vec<u8>]) {
+    pub(super) fn end(&mut self, own: &[Encoded]) {
         let time = self.next_time();
-        let own: Vec<_> = own.iter().map(|labels| (labels.as_slice(), STALE)).collect();
+        let own: Vec<_> = own.iter().map(|labels| (labels, STALE)).collect();
         self.pass_on(time, None, &own);
     }
 

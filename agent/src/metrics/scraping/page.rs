@@ -8,7 +8,7 @@ use super::feed::Feed;
 use super::{Shared, State};
 use crate::metrics::discover::Target;
 use crate::metrics::scrape::Client;
-use crate::metrics::series::{Counts, TargetLabels};
+use crate::metrics::series::{Counts, Encoded, TargetLabels};
 
 /// The series that a scrape makes itself, as Prometheus calls them.
 const OWN: [&str; 5] = [
@@ -26,7 +26,7 @@ pub(super) struct Scraper {
     namespace: String,
     client: Client,
     feed: Feed,
-    own: [Vec<u8>; OWN.len()],
+    own: [Encoded; OWN.len()],
 }
 
 // === impl Scraper ===
@@ -83,7 +83,7 @@ impl Scraper {
         let Counts { scraped, passed, added, .. } = counts.unwrap_or_default();
         let up = f64::from(u8::from(counts.is_some()));
         let values = [up, duration, scraped as f64, passed as f64, added as f64];
-        let own: Vec<_> = self.own.iter().map(Vec::as_slice).zip(values).collect();
+        let own: Vec<_> = self.own.iter().zip(values).collect();
         self.feed.pass_on(time, counts, &own);
     }
 

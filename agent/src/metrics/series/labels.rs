@@ -23,12 +23,32 @@ pub struct TargetLabels {
     pub config: Arc<Config>,
 }
 
+/// The labels of a series, encoded as those of a `TimeSeries` of remote write 1.0: field 1, once for each, sorted by name.
+#[derive(Clone, Debug, Default)]
+pub struct Encoded {
+    /// What the series is, and what an output without rules gets.
+    pub plain: Arc<[u8]>,
+    /// For the outputs with rules, by index: none where they drop it.
+    relabelled: Vec<(usize, Option<Arc<[u8]>>)>,
+}
+
+// === impl Encoded ===
+
+impl Encoded {
+    /// What an output gets; none where its rules drop the series.
+    pub fn for_output(&self, output: usize) -> Option<&[u8]> {
+        match self.relabelled.iter().find(|(index, _)| *index == output) {
+            Some((_, relabelled)) => relabelled.as_deref(),
+            None => Some(&self.plain),
+        }
+    }
+}
+
 // === impl TargetLabels ===
 
 impl TargetLabels {
-    /// Encodes the labels of a series as those of a `TimeSeries` of remote write 1.0: field 1, once for each, sorted by
-    /// name. None when a rule drops it, or has left it without a name.
-    pub fn encode(&self, series: &Series<'_>) -> Option<Vec<u8>> {
+    /// The labels of a series. None when a rule of `metrics.relabel` drops it, or has left it without a name.
+    pub fn encode(&self, series: &Series<'_>) -> Option<Encoded> {
         let mut name = series.name.to_string();
         let is_reserved =
             RESERVED.contains(&&*name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
@@ -39,8 +59,8 @@ impl TargetLabels {
         relabel(&self.config.metrics.relabel, &mut labels).then(|| self.finish(labels))
     }
 
-    /// Encodes the labels of a series that the scrape itself makes, `up` for example. No rule applies to them.
-    pub fn encode_own(&self, name: &str) -> Vec<u8> {
+    /// The labels of a series that the scrape itself makes, `up` for example. Only the rules of outputs apply to them.
+    pub fn encode_own(&self, name: &str) -> Encoded {
         self.finish(self.merge(name.to_owned(), &Series::default()))
     }
 
@@ -65,14 +85,24 @@ impl TargetLabels {
         labels
     }
 
-    fn finish(&self, mut labels: Labels) -> Vec<u8> {
+    fn finish(&self, mut labels: Labels) -> Encoded {
         for (name, value) in &self.config.metrics.external_labels {
             labels.entry(name.clone()).or_insert_with(|| value.clone());
         }
-        let mut bytes = Vec::new();
-        labels.iter().for_each(|(name, value)| protobuf::label(&mut bytes, name, value));
-        bytes
+        let outputs = self.config.metrics.outputs.iter().map(|output| &output.remote_write.relabel);
+        let with_rules = outputs.enumerate().filter(|(_, rules)| !rules.is_empty());
+        let relabelled = with_rules.map(|(index, rules)| {
+            let mut labels = labels.clone();
+            (index, relabel(rules, &mut labels).then(|| encoded(&labels).into()))
+        });
+        Encoded { relabelled: relabelled.collect(), plain: encoded(&labels).into() }
     }
+}
+
+fn encoded(labels: &Labels) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    labels.iter().for_each(|(name, value)| protobuf::label(&mut bytes, name, value));
+    bytes
 }
 
 #[cfg(test)]
@@ -81,8 +111,8 @@ mod tests {
     use crate::metrics::exposition::Dialect;
 
     /// The labels that come out, as `name=value`.
-    fn encoded(series: &str, target: &[(&str, &str)], honor: bool) -> Vec<String> {
-        decoded(&labels_of(target, honor, "").encode(&read(series)).unwrap())
+    fn labelled(series: &str, target: &[(&str, &str)], honor: bool) -> Vec<String> {
+        decoded(&labels_of(target, honor, "").encode(&read(series)).unwrap().plain)
     }
 
     fn read(series: &str) -> Series<'_> {
@@ -112,7 +142,7 @@ mod tests {
         let target = [("job", "a/b"), ("pod", "p")];
         let forged = r#"m{pod="other",z="1",e="",job="x",exported_job="y"}"#;
         assert_eq!(
-            encoded(forged, &target, false),
+            labelled(forged, &target, false),
             [
                 "__name__=m",
                 "exported_exported_job=x",
@@ -124,11 +154,11 @@ mod tests {
             ]
         );
         assert_eq!(
-            encoded(forged, &target, true),
+            labelled(forged, &target, true),
             ["__name__=m", "exported_job=y", "job=x", "pod=other", "z=1"]
         );
-        assert_eq!(encoded("up", &target[..1], false), ["__name__=exported_up", "job=a/b"]);
-        assert_eq!(encoded("scrape_x", &[], true), ["__name__=exported_scrape_x"]);
+        assert_eq!(labelled("up", &target[..1], false), ["__name__=exported_up", "job=a/b"]);
+        assert_eq!(labelled("scrape_x", &[], true), ["__name__=exported_scrape_x"]);
     }
 
     #[test]
@@ -138,7 +168,19 @@ mod tests {
         let labels = labels_of(&[("job", "j"), ("pod", "p")], false, metrics);
         assert!(labels.encode(&read("x")).is_none());
         let series = labels.encode(&read("y{cluster=\"own\"}")).unwrap();
-        assert_eq!(decoded(&series), ["__name__=y", "cluster=own", "job=other", "pod=p"]);
-        assert_eq!(decoded(&labels.encode_own("up")), ["__name__=up", "cluster=c", "job=j", "pod=p"]);
+        assert_eq!(decoded(&series.plain), ["__name__=y", "cluster=own", "job=other", "pod=p"]);
+        assert_eq!(decoded(&labels.encode_own("up").plain), ["__name__=up", "cluster=c", "job=j", "pod=p"]);
+    }
+
+    #[test]
+    fn the_rules_of_an_output_apply_to_what_it_gets_and_to_nothing_else() {
+        let metrics = "outputs: [ { remote_write: { url: 'http://a' } }, { name: b, remote_write: { url: 'http://b', \
+                       relabel: [ { action: drop, source_labels: [__name__], regex: x }, { action: labeldrop, regex: pod } ] } } ]";
+        let labels = labels_of(&[("pod", "p")], false, metrics);
+        let [x, y] = ["x", "y"].map(|name| labels.encode(&read(name)).unwrap());
+        assert!(x.for_output(0).is_some() && x.for_output(1).is_none());
+        assert_eq!(decoded(y.for_output(0).unwrap()), ["__name__=y", "pod=p"]);
+        assert_eq!(decoded(y.for_output(1).unwrap()), ["__name__=y"]);
+        assert_eq!(decoded(labels.encode_own("up").for_output(1).unwrap()), ["__name__=up"]);
     }
 }

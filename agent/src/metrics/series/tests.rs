@@ -22,7 +22,7 @@ fn labelled(metrics: &str, limits: Limits) -> SeriesCache {
 impl SeriesCache {
     /// Reads a page whose series are named by one letter: what is passed on, and what ends.
     fn scrape(&mut self, page: &str) -> (String, String) {
-        let name = |labels: &[u8]| char::from(labels[4 + "__name__".len() + 2]);
+        let name = |labels: &Encoded| char::from(labels.plain[4 + "__name__".len() + 2]);
         let is_whole = self.read(page.as_bytes(), Dialect::Text).is_ok();
         let passed: String = self
             .samples()
@@ -30,7 +30,7 @@ impl SeriesCache {
             .map(|(labels, point)| format!("{}={} ", name(labels), point.value))
             .collect();
         let mut ended = String::new();
-        self.end_vanished(is_whole, |labels| ended.push(name(labels)));
+        self.end_vanished(is_whole, |labels| ended.push(name(&labels)));
         let ended: std::collections::BTreeSet<char> = ended.chars().collect();
         (passed.trim_end().to_owned(), ended.into_iter().collect())
     }

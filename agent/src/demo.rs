@@ -1,8 +1,9 @@
-//! The main job on an embedded node: pods that write as real services do, the real pipeline, a receiver that
-//! acknowledges and counts.
+//! The main job on an embedded node: pods that write and count as real services do, the real pipeline, receivers that
+//! acknowledge and count.
 
 mod node;
 mod receiver;
+mod samples;
 mod view;
 
 use std::sync::Arc;
@@ -18,12 +19,13 @@ use crate::app::{self, Start};
 use crate::config::Config;
 use crate::demo::node::Node;
 use crate::demo::receiver::Receiver;
+use crate::demo::samples::SampleReceiver;
 use crate::demo::view::View;
 
-/// How long the last lines may take to arrive once the pods are silent.
-const LAST_LINES: Duration = Duration::from_secs(20);
+/// How long the last lines and samples may take to arrive once the pods are silent.
+const LAST_ONES: Duration = Duration::from_secs(20);
 
-/// Runs the demo for `duration`, or until Ctrl-C; the exit code says whether every line arrived.
+/// Runs the demo for `duration`, or until Ctrl-C; the exit code says whether every line arrived, and the newest sample of each pod.
 ///
 /// # Errors
 /// When the embedded node cannot be set up.
@@ -33,10 +35,11 @@ pub fn run(duration: Option<Duration>) -> anyhow::Result<u8> {
     }
     let receiver = Receiver::start().context("cannot start the embedded receiver")?;
     let node = Node::create().context("cannot create the embedded node")?;
-    let text = node.config(receiver.address());
+    let samples = SampleReceiver::start().context("cannot start the embedded receiver of samples")?;
+    let text = node.config(receiver.address(), &samples.url());
     let config = Config::parse(&text, &|_| None).map_err(|mistakes| anyhow::anyhow!(mistakes.join("; ")))?;
     let mut view = View::new();
-    view.begin(node.directory(), receiver.address());
+    view.begin(node.directory(), receiver.address(), &samples.url());
     let stop = Arc::new(AtomicBool::new(false));
     let agent = std::thread::Builder::new().name("agent".to_owned()).spawn({
         let stop = stop.clone();
@@ -54,16 +57,18 @@ pub fn run(duration: Option<Duration>) -> anyhow::Result<u8> {
         && duration.is_none_or(|duration| begun.elapsed() < duration)
     {
         std::thread::sleep(Duration::from_millis(200));
-        is_read = view.progress(writers.written(), &receiver.received());
+        is_read = view.progress(writers.written(), &receiver.received(), &samples.samples());
     }
     let expected = writers.stop().context("a pod of the embedded node cannot write")?;
-    let deadline = Instant::now() + LAST_LINES;
-    while receiver.received().missing(&expected) > 0 && Instant::now() < deadline && !agent.is_finished() {
+    let deadline = Instant::now() + LAST_ONES;
+    let is_complete =
+        || receiver.received().missing(&expected) == 0 && samples.samples().have_counted(&expected);
+    while !is_complete() && Instant::now() < deadline && !agent.is_finished() {
         std::thread::sleep(Duration::from_millis(50));
     }
     stop.store(true, Ordering::Relaxed);
     let ended = agent.join().map_err(|_| anyhow::anyhow!("the agent panicked"))?;
-    let complete = view.end(&expected, &receiver.received());
+    let complete = view.end(&expected, &receiver.received(), &samples.samples());
     Ok(if ended.is_ok_and(|code| code == exit::SUCCESS) && complete { exit::SUCCESS } else { exit::NEGATIVE })
 }
 

@@ -4,7 +4,7 @@ pub mod containers;
 pub mod discover;
 pub mod exposition;
 pub mod outputs;
-mod protobuf;
+pub(crate) mod protobuf;
 pub mod relabel;
 pub mod scrape;
 pub mod scraping;

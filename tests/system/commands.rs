@@ -14,10 +14,11 @@ fn sidelight(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn the_demo_ends_by_itself_and_says_that_every_line_arrived() {
+fn the_demo_ends_by_itself_and_says_that_every_line_and_the_newest_samples_arrived() {
     let output = sidelight(&["demo", "--for", "3s"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("every line arrived; 0 came twice"), "{text}");
+    assert!(text.contains("of 28 series; the newest of each pod as counted"), "{text}");
 }
 
 #[test]

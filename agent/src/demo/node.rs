@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
+use sidelight_runtime::admin::{Handle, Response, Server};
+use sidelight_runtime::process;
 
 use crate::logs::layout::pod_directory;
 use crate::logs::split::Time;
@@ -22,6 +24,9 @@ const MAX_LINE: usize = 16 << 10;
 const ROTATE_AT: u64 = 256 << 10;
 /// `containerLogMaxFiles`.
 const MAX_FILES: usize = 5;
+
+/// What each pod counts on its page.
+pub(super) const LINES_WRITTEN: &str = "demo_lines_written_total";
 
 /// One pod: namespace, Deployment, container, and how it writes.
 struct PodKind {
@@ -66,6 +71,10 @@ const PODS: [PodKind; 4] = [
 /// The node's directory; it goes when this does.
 pub(super) struct Node {
     directory: PathBuf,
+    /// Lines that each pod has written, by owner.
+    lines: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// Serves the pages of all pods.
+    _exporter: Handle,
 }
 
 /// The pods while they write.
@@ -85,12 +94,17 @@ impl Node {
         // Ours alone, and new: what stands there already is somebody else's.
         fs::DirBuilder::new().mode(0o700).create(&directory)?;
         fs::create_dir(directory.join("pods"))?;
-        let items: Vec<_> = PODS.iter().map(pod).collect();
+        let lines = Arc::<Mutex<BTreeMap<String, u64>>>::default();
+        let exporter = Server::bind("127.0.0.1:0")?;
+        let port = exporter.local_addr()?.port();
+        let counted = lines.clone();
+        let exporter = exporter.spawn("exporter", Arc::new(move |request| page(&request.path, &counted)))?;
+        let items: Vec<_> = PODS.iter().map(|kind| pod(kind, port)).collect();
         fs::write(
             directory.join("pods.json"),
             serde_json::to_vec(&json!({"kind": "List", "items": items}))?,
         )?;
-        Ok(Node { directory })
+        Ok(Node { directory, lines, _exporter: exporter })
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -98,18 +112,19 @@ impl Node {
     }
 
     /// The configuration for this node, as an operator would write it.
-    pub(super) fn config(&self, receiver: SocketAddr) -> String {
+    pub(super) fn config(&self, receiver: SocketAddr, samples: &str) -> String {
         let directory = self.directory.display();
         format!(
             "node: demo-node\ndata_dir: '{directory}/data'\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
              kubernetes: {{ source: file, file: '{directory}/pods.json' }}\n\
-             logs:\n  root: '{directory}/pods'\n  parse: auto\n  outputs:\n  - forward:\n      upstreams: ['{receiver}']\n      flush_interval: 200ms\n"
+             logs:\n  root: '{directory}/pods'\n  parse: auto\n  outputs:\n  - forward:\n      upstreams: ['{receiver}']\n      flush_interval: 200ms\n\
+             metrics:\n  interval: 1s\n  timeout: 1s\n  outputs:\n  - remote_write: {{ url: '{samples}', flush_interval: 200ms }}\n"
         )
     }
 
     /// Starts the pods.
     pub(super) fn start(&self) -> Writers {
-        let (stop, written, expected) = (Arc::default(), Arc::default(), Arc::default());
+        let (stop, written, expected) = (Arc::default(), Arc::default(), self.lines.clone());
         let threads = PODS.iter().map(|kind| {
             let directory = self
                 .directory
@@ -160,16 +175,28 @@ fn uid(kind: &PodKind) -> String {
     format!("6f1d2c3b-0000-4000-8000-{number:012}")
 }
 
-fn pod(kind: &PodKind) -> serde_json::Value {
+/// The page of the pod whose path this is.
+fn page(path: &str, lines: &Mutex<BTreeMap<String, u64>>) -> Response {
+    let lines =
+        lines.lock().unwrap_or_else(PoisonError::into_inner).get(path.trim_start_matches('/')).copied();
+    let page = format!(
+        "# HELP {LINES_WRITTEN} Lines that the pod has written.\n# TYPE {LINES_WRITTEN} counter\n{LINES_WRITTEN} {}\n",
+        lines.unwrap_or(0)
+    );
+    Response::new(process::CONTENT_TYPE, page)
+}
+
+fn pod(kind: &PodKind, port: u16) -> serde_json::Value {
     json!({
-        "metadata": {
-            "name": pod_name(kind), "namespace": kind.namespace, "uid": uid(kind),
-            "labels": { "app.kubernetes.io/name": kind.owner, "pod-template-hash": "5d4f7c9b8" },
-            "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{}-5d4f7c9b8", kind.owner), "uid": "r", "controller": true }],
-        },
-        "spec": { "nodeName": "demo-node", "containers": [{ "name": kind.container, "image": format!("registry.example/{}:1.4.2", kind.owner) }] },
-        "status": { "podIP": "10.1.0.7", "containerStatuses": [{ "name": kind.container, "containerID": "containerd://3f1c", "imageID": "sha256:9a", "restartCount": 0 }] },
-    })
+           "metadata": {
+               "name": pod_name(kind), "namespace": kind.namespace, "uid": uid(kind),
+               "annotations": { "sidelight.dev/metrics": "true", "sidelight.dev/metrics.port": port.to_string(), "sidelight.dev/metrics.path": format!("/{}", kind.owner) },
+               "labels": { "app.kubernetes.io/name": kind.owner, "pod-template-hash": "5d4f7c9b8" },
+               "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{}-5d4f7c9b8", kind.owner), "uid": "r", "controller": true }],
+           },
+           "spec": { "nodeName": "demo-node", "containers": [{ "name": kind.container, "image": format!("registry.example/{}:1.4.2", kind.owner) }] },
+    "status": { "phase": "Running", "podIP": "127.0.0.1", "containerStatuses": [{ "name": kind.container, "containerID": "containerd://3f1c", "imageID": "sha256:9a", "restartCount": 0 }] },
+       })
 }
 
 fn write(

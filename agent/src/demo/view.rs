@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rmpv::Value;
 
 use super::receiver::Received;
+use super::samples::Samples;
 
 /// A plain line so often.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
@@ -40,16 +41,17 @@ impl View {
         }
     }
 
-    pub(super) fn begin(&self, directory: &Path, receiver: SocketAddr) {
+    pub(super) fn begin(&self, directory: &Path, receiver: SocketAddr, samples: &str) {
         write(&format!(
-            "An embedded node in {}: four pods write logs, the pipeline reads them,\n\
-             a Forward receiver on {receiver} acknowledges and counts. Ctrl-C ends it.\n\n",
+            "An embedded node in {}: four pods write logs and count them on a page,\n\
+             the pipeline reads both. A Forward receiver on {receiver} acknowledges and counts, and one of remote\n\
+             write at {samples}. Ctrl-C ends it.\n\n",
             directory.display()
         ));
     }
 
     /// Shows how it goes; false when nobody reads that any more.
-    pub(super) fn progress(&mut self, written: u64, received: &Received) -> bool {
+    pub(super) fn progress(&mut self, written: u64, received: &Received, samples: &Samples) -> bool {
         let elapsed = self.last.elapsed();
         if !self.is_terminal && elapsed < PLAIN_INTERVAL {
             return true;
@@ -60,8 +62,9 @@ impl View {
         self.last = Instant::now();
         self.last_records = received.records;
         let status = format!(
-            "written {written:>7}   arrived {arrived:>7}   on the way {:>5}   {rate:>6.0} records/s",
-            written.saturating_sub(arrived)
+            "written {written:>7}   arrived {arrived:>7}   on the way {:>5}   {rate:>6.0} records/s   {:>5} samples",
+            written.saturating_sub(arrived),
+            samples.count
         );
         if !self.is_terminal {
             let newest = received.newest.values().filter_map(|records| records.back());
@@ -83,12 +86,22 @@ impl View {
         write(&frame)
     }
 
-    /// Says what came of it; true if every line arrived.
-    pub(super) fn end(&self, expected: &BTreeMap<String, u64>, received: &Received) -> bool {
-        let mut text = String::from("\npod                  written  arrived  missing\n");
+    /// Says what came of it; true if every line arrived, and the newest sample of each pod.
+    pub(super) fn end(
+        &self,
+        expected: &BTreeMap<String, u64>,
+        received: &Received,
+        samples: &Samples,
+    ) -> bool {
+        let mut text = String::from("\npod                  written  arrived  missing  newest sample\n");
         for (writer, lines) in expected {
             let arrived = received.arrived_of(writer, *lines);
-            let _ = writeln!(text, "{writer:<20} {lines:>7}  {arrived:>7}  {:>7}", lines - arrived);
+            let counted = samples.counted(writer).map_or("none".to_owned(), |value| value.to_string());
+            let _ = writeln!(
+                text,
+                "{writer:<20} {lines:>7}  {arrived:>7}  {:>7}  {counted:>13}",
+                lines - arrived
+            );
         }
         let missing = received.missing(expected);
         let verdict = match (missing, expected.is_empty()) {
@@ -97,8 +110,16 @@ impl View {
             _ => "LINES ARE MISSING",
         };
         let _ = writeln!(text, "{verdict}; {} came twice", received.duplicates);
+        let have_counted = samples.have_counted(expected);
+        let verdict = if have_counted { "as counted" } else { "NOT AS COUNTED" };
+        let _ = writeln!(
+            text,
+            "{} samples of {} series; the newest of each pod {verdict}",
+            samples.count,
+            samples.newest.len()
+        );
         write(&text);
-        missing == 0 && !expected.is_empty()
+        missing == 0 && have_counted && !expected.is_empty()
     }
 
     fn record(&self, tag: &str, record: &Value) -> String {

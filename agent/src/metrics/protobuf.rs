@@ -1,4 +1,4 @@
-//! What is needed of Protocol Buffers to write, and nothing else: the messages are few and their parts are encoded once.
+//! What is needed of Protocol Buffers, and nothing else: the messages are few, and what is written is encoded once.
 //!
 //! Source: the encoding of the wire format, and `prompb/types.proto` and `remote.proto` of Prometheus.
 
@@ -32,9 +32,99 @@ pub(crate) fn label(bytes: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
+/// A field's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field<'a> {
+    /// Numbers of variable length.
+    Varint(u64),
+    /// Doubles among them.
+    Fixed64(u64),
+    /// Strings, bytes and messages.
+    Bytes(&'a [u8]),
+    /// Floats among them.
+    Fixed32(u32),
+}
+
+/// The bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// The fields of a message in their order, each with its number; ends at the first that is malformed.
+pub(crate) fn fields(mut rest: &[u8]) -> impl Iterator<Item = Result<(u32, Field<'_>), Malformed>> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let field = take_field(&mut rest);
+        if field.is_none() {
+            rest = &[];
+        }
+        Some(field.ok_or(Malformed))
+    })
+}
+
+fn take_field<'a>(rest: &mut &'a [u8]) -> Option<(u32, Field<'a>)> {
+    let key = take_varint(rest)?;
+    let value = match key & 7 {
+        0 => Field::Varint(take_varint(rest)?),
+        1 => Field::Fixed64(u64::from_le_bytes(*take(rest, 8)?.first_chunk()?)),
+        2 => {
+            let length = usize::try_from(take_varint(rest)?).ok()?;
+            Field::Bytes(take(rest, length)?)
+        }
+        5 => Field::Fixed32(u32::from_le_bytes(*take(rest, 4)?.first_chunk()?)),
+        // Groups are no part of any message that is read here.
+        _ => return None,
+    };
+    Some((u32::try_from(key >> 3).ok()?, value))
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, behind) = rest.split_at_checked(length)?;
+    *rest = behind;
+    Some(taken)
+}
+
+/// At most ten bytes; what does not fit into 64 bits is malformed.
+fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut number = 0u64;
+    for place in 0..10 {
+        let byte = take(rest, 1)?[0];
+        let bits = u64::from(byte & 0x7f);
+        number |= bits.checked_shl(7 * place).filter(|shifted| shifted >> (7 * place) == bits)?;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_what_is_cut_is_malformed() {
+        let mut bytes = Vec::new();
+        label(&mut bytes, "name", "value");
+        length_delimited(&mut bytes, 3, 0);
+        bytes.extend([4 << 3 | 1, 1, 0, 0, 0, 0, 0, 0, 0, 5 << 3 | 5, 2, 0, 0, 0, 6 << 3, 0xac, 0x02]);
+        let read: Vec<_> = fields(&bytes).collect();
+        let Ok((1, Field::Bytes(pair))) = read[0] else { panic!("{read:?}") };
+        let pair: Vec<_> = fields(pair).map(Result::unwrap).collect();
+        assert_eq!(pair, [(1, Field::Bytes(b"name")), (2, Field::Bytes(b"value"))]);
+        let others =
+            [(3, Field::Bytes(b"")), (4, Field::Fixed64(1)), (5, Field::Fixed32(2)), (6, Field::Varint(300))];
+        assert_eq!(read[1..], others.map(Ok));
+        assert!(fields(&bytes[..bytes.len() - 1]).any(|field| field == Err(Malformed)));
+        for malformed in
+            [&[0x0a, 5, 0][..], &[0x0b], &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]]
+        {
+            assert_eq!(fields(malformed).collect::<Vec<_>>(), [Err(Malformed)]);
+        }
+        let largest = [0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+        assert_eq!(fields(&largest).next(), Some(Ok((1, Field::Varint(u64::MAX)))));
+    }
 
     #[test]
     fn numbers_are_as_long_as_is_said() {

@@ -84,19 +84,19 @@ impl fmt::Debug for Compressor {
 // === impl Compression ===
 
 impl Compression {
-    /// Unpacks the entries of a chunk that is compressed so.
+    /// Unpacks the entries of a chunk that is compressed so, `bytes` of them.
     ///
     /// # Errors
-    /// It is not; then they are as they were.
-    pub fn unpack(self, entries: &mut Vec<u8>) -> io::Result<()> {
+    /// It is not, or they are not so many; then they are as they were.
+    pub fn unpack(self, entries: &mut Vec<u8>, bytes: usize) -> io::Result<()> {
         match self {
             Compression::None => {}
             Compression::Gzip => {
-                let mut unpacked = Vec::new();
-                flate2::read::GzDecoder::new(&entries[..]).read_to_end(&mut unpacked)?;
+                let mut unpacked = vec![0; bytes];
+                flate2::read::GzDecoder::new(&entries[..]).read_exact(&mut unpacked)?;
                 *entries = unpacked;
             }
-            Compression::Zstd => *entries = zstd::decode_all(&entries[..])?,
+            Compression::Zstd => *entries = zstd::bulk::decompress(entries, bytes)?,
         }
         Ok(())
     }
@@ -148,7 +148,7 @@ mod tests {
             for length in [0, 1, 1000, entries.len()] {
                 let (mut bytes, said) = compressor.compress(&mut entries[..length].to_vec());
                 assert_eq!(said, compression);
-                compression.unpack(&mut bytes).unwrap();
+                compression.unpack(&mut bytes, length).unwrap();
                 assert_eq!(bytes, entries[..length]);
             }
         }

@@ -216,7 +216,7 @@ impl Dispatcher {
             }
             Event::Acknowledged(id, parcel) => {
                 let upstream = self.upstreams.get(id.upstream);
-                upstream.acknowledged(Instant::now());
+                upstream.acknowledged();
                 upstream.gives_back(parcel.entries().len());
                 self.parcels.acknowledged(parcel);
             }
@@ -250,7 +250,7 @@ impl Dispatcher {
             return;
         }
         if is_newest {
-            upstream.closed();
+            upstream.closed(Instant::now());
         }
         self.requeue(sent.into_iter().chain(unsent));
     }

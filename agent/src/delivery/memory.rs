@@ -92,9 +92,10 @@ impl Share {
 // === impl Credit ===
 
 impl Credit {
-    /// Whether so many bytes may be used for a moment beside what is taken.
+    /// Whether so many bytes may be used for a moment beside what is taken. What is longer than a chunk has passed the limit
+    /// before, and may again.
     pub fn has_room(&self, bytes: usize) -> bool {
-        self.share.used() + bytes <= self.share.limit
+        bytes > self.share.chunk_bytes || self.share.used() + bytes <= self.share.limit
     }
 
     /// Readers that wait for a place in the channel may have one now.

@@ -76,7 +76,7 @@ pub(super) struct Parcels {
 struct Cut {
     chunk: Chunk,
     open_records: usize,
-    /// Of the pieces that are open, and of the marks of all.
+    /// Of the pieces that are open.
     bytes: usize,
     rejected: Vec<usize>,
 }
@@ -188,10 +188,7 @@ impl Parcels {
     fn cut(&mut self, parcel: Parcel) -> Vec<Parcel> {
         let refusals = parcel.refusals;
         let mut piece = match parcel.content {
-            Content::Whole(chunk) if chunk.credit.has_room(size_of_val(&chunk.marks[..])) => {
-                self.open(*chunk)
-            }
-            Content::Whole(chunk) => return vec![Parcel { content: Content::Whole(chunk), refusals }],
+            Content::Whole(chunk) => self.open(*chunk),
             Content::Piece(piece) => *piece,
         };
         let Some(cut) = self.cuts.get_mut(&piece.cut) else { return Vec::new() };
@@ -245,10 +242,8 @@ impl Parcels {
 impl Cut {
     /// The piece holds all of it.
     fn new(chunk: Chunk, piece: &Piece) -> Self {
-        let bytes = piece.entries.capacity() + size_of_val(&chunk.marks[..]);
-        let mut cut = Cut { open_records: chunk.marks.len(), chunk, bytes: 0, rejected: Vec::new() };
-        cut.set_bytes(bytes);
-        cut
+        let bytes = piece.entries.capacity();
+        Cut { open_records: chunk.marks.len(), chunk, bytes, rejected: Vec::new() }
     }
 
     /// Of these records, as they were encoded.
@@ -266,23 +261,39 @@ impl Cut {
     /// # Errors
     /// There is no memory to unpack it; others, which are in smaller pieces or will be taken, make room.
     fn halve(&mut self, piece: &mut Piece) -> io::Result<[Piece; 2]> {
-        if !self.chunk.credit.has_room(self.unpacked_bytes(&piece.records)) {
+        let Range { start, end } = piece.records;
+        let middle = start + piece.records.len() / 2;
+        let unpacked = self.unpacked_bytes(&piece.records);
+        let first_bytes = self.unpacked_bytes(&(start..middle));
+        // What is not compressed is cut where it lies: only the second half is moved.
+        let needed = if piece.compression == Compression::None { unpacked - first_bytes } else { unpacked };
+        if !self.chunk.credit.has_room(needed) {
             return Err(io::Error::other("there is no memory to unpack it"));
         }
         let before = piece.entries.capacity();
-        piece.compression.unpack(&mut piece.entries)?;
-        let Range { start, end } = piece.records;
-        let middle = start + piece.records.len() / 2;
-        let (first, second) = piece.entries.split_at(self.unpacked_bytes(&(start..middle)));
-        let mut compressor = Compressor::new(piece.compression);
-        let mut half = |records, entries| {
-            let (entries, compression) = compressor.copy(entries);
-            Piece { cut: piece.cut, id: new_id(), tag: piece.tag.clone(), records, entries, compression }
+        piece.compression.unpack(&mut piece.entries, unpacked)?;
+        let mut entries = std::mem::take(&mut piece.entries);
+        let halves = if piece.compression == Compression::None {
+            let second = entries.split_off(first_bytes);
+            entries.shrink_to_fit();
+            [entries, second].map(|half| (half, Compression::None))
+        } else {
+            let mut compressor = Compressor::new(piece.compression);
+            let (first, second) = entries.split_at(first_bytes);
+            [compressor.copy(first), compressor.copy(second)]
         };
-        let halves = [half(start..middle, first), half(middle..end, second)];
-        let after: usize = halves.iter().map(|half| half.entries.capacity()).sum();
+        let after: usize = halves.iter().map(|(entries, _)| entries.capacity()).sum();
         self.set_bytes(self.bytes + after - before);
-        Ok(halves)
+        let [first, second] = halves;
+        let half = |records, (entries, compression)| Piece {
+            cut: piece.cut,
+            id: new_id(),
+            tag: piece.tag.clone(),
+            records,
+            entries,
+            compression,
+        };
+        Ok([half(start..middle, first), half(middle..end, second)])
     }
 
     fn settle(&mut self, piece: &Piece, rejected: bool) {
@@ -293,74 +304,13 @@ impl Cut {
         }
     }
 
+    /// The marks, which stay until all is settled, are counted once they are more than what is left of the records: else as
+    /// many chunks of which little is left could be kept as that little allows.
     fn set_bytes(&mut self, bytes: usize) {
         self.bytes = bytes;
-        self.chunk.credit.set_bytes(bytes);
+        self.chunk.credit.set_bytes(bytes.max(size_of_val(&self.chunk.marks[..])));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::delivery::chunk::RecordMark;
-    use crate::delivery::forward::tests::{Chunks, MEMORY, RECORD};
-
-    /// Otherwise a few of them fill the output's share, and nothing comes any more by which a receiver that refuses them
-    /// could be told from one that is away.
-    #[test]
-    fn a_chunk_of_which_one_record_is_left_takes_the_memory_of_that_and_of_its_marks() {
-        let chunks = Chunks::new();
-        let (mut parcels, mut left) = (Parcels::new(1), vec![Parcel::whole(chunks.of(64))]);
-        assert_eq!(chunks.share.used(), 64 * RECORD);
-        while left[0].records() > 1 {
-            let again = parcels.cut(left.pop().unwrap());
-            left = again;
-            parcels.acknowledged(left.pop().unwrap());
-        }
-        assert_eq!(chunks.share.used(), RECORD + 64 * size_of::<RecordMark>());
-        parcels.acknowledged(left.pop().unwrap());
-        assert_eq!(chunks.share.used(), 0);
-    }
-
-    #[test]
-    fn a_refused_chunk_stays_whole_until_there_is_memory_to_unpack_it() {
-        let chunks = Chunks::new();
-        let (mut parcels, suspect) = (Parcels::new(1), Parcel::whole(chunks.of(4)));
-        let free = MEMORY - chunks.share.used();
-        let mut others = chunks.share.try_take().unwrap();
-        others.set_bytes(free - RECORD);
-        let mut left = parcels.cut(suspect);
-        assert_eq!((left.len(), left[0].records()), (1, 4));
-        drop(others);
-        assert_eq!(parcels.cut(left.remove(0)).len(), 2);
-    }
-
-    /// A receiver that is overloaded refuses at random.
-    #[tokio::test(start_paused = true)]
-    async fn a_record_that_is_taken_in_one_of_twenty_tries_is_not_dropped() {
-        let chunks = Chunks::new();
-        let mut parcels = Parcels::new(1);
-        let mut suspect = Parcel::whole(chunks.of(1));
-        for _ in 1..20 {
-            suspect = parcels.after_failure(suspect).pop().expect("it is sent again");
-            parcels.acknowledged(Parcel::whole(chunks.of(1)));
-            tokio::time::advance(LAST_DOUBT).await;
-        }
-        assert!(parcels.after_failure(suspect).is_empty());
-    }
-
-    #[test]
-    fn each_receiver_has_six_refusals_before_all_that_is_refused_is_cut() {
-        let chunks = Chunks::new();
-        for receivers in [1, 3] {
-            let mut parcels = Parcels::new(receivers);
-            let refuse = |parcels: &mut Parcels| parcels.after_failure(Parcel::whole(chunks.of(2))).len();
-            for _ in 1..6 * receivers {
-                assert_eq!(refuse(&mut parcels), 1);
-            }
-            assert_eq!(refuse(&mut parcels), 2, "with {receivers} receivers");
-            parcels.acknowledged(Parcel::whole(chunks.of(1)));
-            assert_eq!(refuse(&mut parcels), 1, "one takes something");
-        }
-    }
-}
+mod tests;

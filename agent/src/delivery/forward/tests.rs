@@ -3,11 +3,14 @@ use crate::checkpoint::account::{Accounts, OutputAccount};
 use crate::checkpoint::ledger::SharedLane;
 use crate::config::OutputKind;
 use crate::delivery::chunk::{Compression, RecordMark};
+use crate::delivery::compression::Compressor;
 use crate::delivery::memory::Share;
 use crate::wake::Wake;
 
 /// Of an output.
 pub(super) const MEMORY: usize = 1 << 20;
+/// Of a chunk.
+pub(super) const CHUNK: usize = 1 << 10;
 /// Bytes of a record.
 pub(super) const RECORD: usize = 100;
 
@@ -22,16 +25,27 @@ impl Chunks {
     pub(super) fn new() -> Self {
         let reader = Arc::new(Wake::new().unwrap());
         let accounts = Accounts::register(&prometheus::Registry::new()).unwrap();
-        let share = Share::new(MEMORY, 1 << 10, vec![reader.clone()]);
+        let share = Share::new(MEMORY, CHUNK, vec![reader.clone()]);
         Chunks { share, reader, lane: SharedLane::new(0, accounts.output("out")) }
     }
 
     /// A chunk of so many records.
     pub(super) fn of(&self, records: usize) -> Chunk {
+        self.chunk(records, Vec::with_capacity(records * RECORD), Compression::None)
+    }
+
+    /// As full as a reader makes it; each record consists of its number.
+    pub(super) fn full(&self, compression: Compression) -> Chunk {
+        self.chunk(CHUNK / RECORD, Vec::with_capacity(CHUNK), compression)
+    }
+
+    fn chunk(&self, records: usize, mut buffer: Vec<u8>, compression: Compression) -> Chunk {
         let mark = |record: usize| RecordMark { end: ((record + 1) * RECORD) as u32, source: 1 };
-        let (marks, entries) = ((0..records).map(mark).collect(), vec![0; records * RECORD]);
+        let marks = (0..records).map(mark).collect();
+        (0..records).for_each(|record| buffer.resize(buffer.len() + RECORD, record as u8));
+        let (entries, compression) = Compressor::new(compression).compress(&mut buffer);
         let (receipt, credit) = (self.lane.reserve(Vec::new()), self.share.try_take().unwrap());
-        Chunk::new("tag".into(), entries, Compression::None, marks, receipt, credit)
+        Chunk::new("tag".into(), entries, compression, marks, receipt, credit)
     }
 }
 

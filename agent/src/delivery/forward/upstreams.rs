@@ -176,32 +176,33 @@ impl Upstream {
         self.bytes_in_flight = self.bytes_in_flight.saturating_sub(bytes);
     }
 
-    /// The handshake is done; true when that is news.
+    /// The handshake is done; true when that is news. A pause goes on: an older connection has failed meanwhile.
     pub(super) fn connected(&mut self, now: Instant) -> bool {
-        self.set_up(now);
+        if self.may_try(now) {
+            self.health = Health::Up;
+        }
         self.failures > 0 || self.connection == 1
     }
 
     /// It has taken a parcel.
-    pub(super) fn acknowledged(&mut self, now: Instant) {
-        self.set_up(now);
+    pub(super) fn acknowledged(&mut self) {
         self.failures = 0;
-    }
-
-    /// A pause goes on: it is for another of its connections, which has failed meanwhile.
-    fn set_up(&mut self, now: Instant) {
-        if self.may_try(now) {
-            self.health = Health::Up;
-        }
+        self.health = Health::Up;
     }
 
     /// The connection was closed in peace: its age, or the receiver wants one for each message.
-    pub(super) fn closed(&mut self) {
-        self.health = Health::Idle;
+    pub(super) fn closed(&mut self, now: Instant) {
+        if self.may_try(now) {
+            self.health = Health::Idle;
+        }
     }
 
-    /// The connection failed; true when that is news. `jitter` makes a pause longer or shorter.
+    /// A connection failed; true when that is news. One that fails during a pause belongs to the same outage. `jitter` makes
+    /// a pause longer or shorter.
     pub(super) fn failed(&mut self, now: Instant, jitter: fn(Duration) -> Duration) -> bool {
+        if !self.may_try(now) {
+            return false;
+        }
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
         self.health = Health::Down(now + jitter(pause));
         self.failures += 1;
@@ -253,7 +254,7 @@ mod tests {
             [0, 1, 2].into(),
             "the others are tried, and the standby helps until one has taken something"
         );
-        all.get(1).acknowledged(Instant::now());
+        all.get(1).acknowledged();
         assert_eq!((0..40).filter(|_| all.choose(Instant::now()) == Some(2)).count(), 0);
     }
 
@@ -263,11 +264,20 @@ mod tests {
         let upstream = all.get(0);
         for _ in 0..40 {
             upstream.failed(Instant::now(), jittered);
+            assert!(!upstream.failed(Instant::now(), |_| LONGEST_PAUSE * 9), "the same outage");
+            tokio::time::advance(LONGEST_PAUSE * 2).await;
         }
-        assert!(all.next_retry(Instant::now()).unwrap() <= Instant::now() + LONGEST_PAUSE * 3 / 2);
-        let upstream = all.get(0);
-        upstream.acknowledged(Instant::now());
         upstream.failed(Instant::now(), jittered);
+        let longest = all.next_retry(Instant::now()).unwrap();
+        assert!(
+            longest > Instant::now() + FIRST_PAUSE * 3 / 2
+                && longest <= Instant::now() + LONGEST_PAUSE * 3 / 2
+        );
+        all.get(0).closed(Instant::now());
+        assert_eq!(all.choose(Instant::now()), None, "a pause goes on");
+        all.get(0).acknowledged();
+        assert_eq!(all.choose(Instant::now()), Some(0));
+        all.get(0).failed(Instant::now(), jittered);
         assert!(all.next_retry(Instant::now()).unwrap() <= Instant::now() + FIRST_PAUSE * 3 / 2);
     }
 

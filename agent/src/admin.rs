@@ -185,6 +185,7 @@ fn answer_network(request: &Request, registry: &Registry, health: &Health) -> Re
             Response::new(process::CONTENT_TYPE, process::encode(registry))
         }
         "/metrics/containers" => match health.view().filter(|view| view.config.metrics.containers) {
+            Some(view) if !view.pods.synced() => unavailable("the pods of the node are not known yet\n"),
             Some(view) => Response::new(process::CONTENT_TYPE, containers_page(&view)),
             None => Response::not_found(),
         },

@@ -113,7 +113,7 @@ pub struct Container {
 
 /// How a container has ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all(deserialize = "camelCase"))]
+#[serde(default, rename_all = "camelCase")]
 pub struct Terminated {
     /// `Completed`, `Error`, `OOMKilled`, …
     pub reason: String,

@@ -1,5 +1,5 @@
 //! Measures the log path: speed against its floor, and what it takes at a given load, when idle, by size, and before a line is
-//! lost. `tests/README.md` says how to read the tables.
+//! lost; and what scraping takes. `tests/README.md` says how to read the tables.
 //!
 //! ```text
 //! cargo build --release && cargo run --release -p sidelight-tests --bin bench
@@ -23,6 +23,7 @@ mod node;
 mod peers;
 mod process;
 mod receiver;
+mod scrape;
 mod slopes;
 mod speed;
 mod stats;
@@ -60,6 +61,8 @@ enum Section {
     Slopes,
     /// The rate at which the first line is lost.
     Loss(loss::Options),
+    /// CPU time and memory of scraping and remote write.
+    Scrape(scrape::Options),
     /// One run of the floor program, measured from outside.
     Floor {
         pods: PathBuf,
@@ -78,6 +81,7 @@ fn main() -> anyhow::Result<()> {
         Some(Section::Idle(options)) => idle::run(agent, &options),
         Some(Section::Slopes) => slopes::run(agent),
         Some(Section::Loss(options)) => loss::run(agent, &options),
+        Some(Section::Scrape(options)) => scrape::run(agent, &options),
         Some(Section::Floor { pods, compression, address }) => {
             let lines = floor::run(&pods, address.as_deref(), compression)?;
             println!("{} {lines}", Cost::of_process(std::process::id())?);

@@ -74,7 +74,8 @@ pub(crate) fn print_notes<'a>(subjects: impl Iterator<Item = &'a Subject>) {
     }
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// The program of this name on the PATH.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let directories = std::env::var_os("PATH")?;
     std::env::split_paths(&directories).map(|directory| directory.join(name)).find(|path| path.is_file())
 }

@@ -212,6 +212,19 @@ impl Field<'_> {
     }
 }
 
+/// How many samples a request's body has.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn samples_in(body: &[u8]) -> Result<u64, String> {
+    let bytes = snap::raw::Decoder::new().decompress_vec(body).map_err(|error| error.to_string())?;
+    let mut samples = 0;
+    for (_, series) in fields(&bytes)?.into_iter().filter(|(field, _)| *field == 1) {
+        samples += fields(series.message()?)?.iter().filter(|(field, _)| *field == 2).count() as u64;
+    }
+    Ok(samples)
+}
+
 /// The fields of a message of Protocol Buffers.
 fn fields(mut bytes: &[u8]) -> Result<Vec<(u64, Field<'_>)>, String> {
     let mut fields = Vec::new();

@@ -181,14 +181,15 @@ fn a_receiver_is_told_the_tenant_and_the_password() {
 }
 
 /// Scenario: the rules of an output drop a series, `up` with it, and take a label from the others; then the pod is gone.
-/// Guarantee: the receiver gets the rest, under the labels that are left, and their end.
+/// Guarantee: the receiver gets the rest, under the labels that are left, and their end; of two that are the same now, the
+/// first.
 #[test]
 fn a_receiver_gets_what_its_rules_leave() {
     let (node, server) = (Node::new(), RemoteWriteServer::start());
-    let exporter = Exporter::start("noise 1\nkept 3\n");
+    let exporter = Exporter::start("noise 1\nkept{x=\"1\"} 3\nkept{x=\"2\"} 4\n");
     node.write_pods(&[serving("web", &exporter, &[ASKS])]);
     let rules = ", relabel: [ { action: drop, source_labels: [__name__], regex: 'noise|up' }, \
-        { action: labeldrop, regex: node } ]";
+        { action: labeldrop, regex: 'node|x' } ]";
     let _agent =
         Agent::start(BINARY, node.path(), &config(&node, &server, "interval: 1s, timeout: 1s", rules));
     let kept = series("kept", "web", &exporter, "").replace("node=\"node-1\",", "");
@@ -197,6 +198,30 @@ fn a_receiver_gets_what_its_rules_leave() {
     eventually("its end", || server.value(&kept).is_none());
     assert_eq!(["noise", "up"].map(|name| server.named(name).len()), [0, 0]);
     assert_eq!(server.named("kept").len(), 1);
+}
+
+/// Scenario: a pod is replaced by one of the same name, as a StatefulSet's is.
+/// Guarantee: the series of its containers end before those of the new one begin, which are the same.
+#[test]
+fn the_end_of_a_replaced_pod_comes_before_its_successor() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let mut pod = pod("db-0", &json!({}));
+    node.write_pods(&[pod.clone()]);
+    let _agent = start(&node, &server);
+    let restarts = "sidelight_container_restarts_total{container=\"app\",job=\"ns/db-0-owner\",namespace=\"ns\",node=\"node-1\",pod=\"db-0\"}";
+    for uid in ["second", "third", "fourth"] {
+        let count = server.samples(restarts).len();
+        eventually("a few samples", || server.samples(restarts).len() > count + 2);
+        pod["metadata"]["uid"] = json!(uid);
+        node.write_pods(&[pod.clone()]);
+    }
+    let ends = || server.samples(restarts).iter().filter(|sample| sample.value.is_none()).count();
+    eventually("three ends", || ends() == 3);
+    let samples = server.samples(restarts);
+    let next = samples.iter().rposition(|sample| sample.value.is_none()).unwrap();
+    eventually("a sample behind the last", || server.samples(restarts).len() > next + 1);
+    let gaps: Vec<_> = samples.windows(2).filter(|pair| pair[0].value.is_none()).collect();
+    assert!(gaps.iter().all(|pair| pair[1].timestamp - pair[0].timestamp < 500), "at once: {gaps:?}");
 }
 
 /// Scenario: a series is not on the page any more; then the pod is gone.

@@ -1,5 +1,6 @@
 //! The thread that scrapes and writes samples, beside the way of the logs: neither waits for the other.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -40,7 +41,7 @@ impl ScrapingThread {
     ) -> anyhow::Result<Option<Self>> {
         let metrics = &parts.remote_write;
         let wanted = config.metrics.outputs.iter();
-        let wanted = wanted.map(|output| (output.name.clone(), output.remote_write.url.clone()));
+        let wanted = wanted.map(|output| (output.name.clone(), destination(&output.remote_write)));
         let make = |name: &str| Queue::new(QUEUE_BYTES, metrics.unsent(name, "queue_full"));
         let (queues, lost) = parts.queues.of(wanted, make);
         if lost > 0 {
@@ -115,6 +116,16 @@ impl ScrapingThread {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// Where the samples of a queue belong: the URL, and the tenant that headers or a user's name may choose.
+fn destination(receiver: &config::RemoteWrite) -> String {
+    let mut hasher = DefaultHasher::new();
+    for (name, value) in &receiver.headers {
+        (name, value.reveal()).hash(&mut hasher);
+    }
+    receiver.basic_auth.as_ref().map(|auth| &auth.username).hash(&mut hasher);
+    format!("{} {:016x}", receiver.url, hasher.finish())
 }
 
 fn limits(metrics: &config::Metrics) -> Limits {

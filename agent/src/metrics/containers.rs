@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::cluster::{Container, ContainerKind, Phase, Pod, quantity};
-
-/// The labels of a pod's series besides `container`.
-pub type PodLabels = Vec<(String, String)>;
+use crate::metrics::discover::PodLabels;
 
 /// Labels of a sample's own, and its value.
 type Sample = (Vec<(&'static str, String)>, f64);

@@ -184,8 +184,11 @@ fn target(pod: &Pod, config: &Config, wishes: &MetricAnnotations, chosen: &Chose
     }
 }
 
+/// Names and values, sorted by name.
+pub type PodLabels = Vec<(String, String)>;
+
 /// The labels that say which pod a series is of.
-pub fn pod_labels(pod: &Pod, config: &Config) -> Vec<(String, String)> {
+pub fn pod_labels(pod: &Pod, config: &Config) -> PodLabels {
     let owner = pod.owner.as_ref().map_or(pod.name.as_str(), |owner| owner.name.as_str());
     let job = config.metrics.job.replace("{namespace}", &pod.namespace).replace("{owner}", owner);
     let labels =

@@ -20,6 +20,8 @@ const MAX_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Output {
     matching: Match,
+    /// It has rules of its own for labels.
+    pub has_rules: bool,
     /// A request waits no longer than this for more samples.
     pub flush_interval: Duration,
     open: Mutex<Open>,
@@ -41,6 +43,7 @@ impl Output {
     pub fn new(config: &config::MetricOutput, queue: Arc<Queue>) -> Self {
         Output {
             matching: config.matching.clone(),
+            has_rules: !config.remote_write.relabel.is_empty(),
             flush_interval: config.remote_write.flush_interval,
             open: Mutex::default(),
             queue,

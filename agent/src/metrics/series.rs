@@ -9,6 +9,7 @@ mod labels;
 mod limits;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use crate::metrics::exposition::{Dialect, Fault, Line, PageFault, Series};
@@ -26,8 +27,10 @@ pub struct SeriesCache {
     by_text: HashMap<Arc<[u8]>, u32>,
     /// By encoded labels: what a series is.
     by_labels: HashMap<Arc<[u8]>, u32>,
-    /// Texts of series that a rule drops, each with the newest scrape that had it.
-    relabelled: HashMap<Box<[u8]>, u32>,
+    /// Hashes of the texts of series that a rule drops, each with the newest scrape that had it. With keys that nobody
+    /// knows, two texts have the same 128 bits by no chance that counts.
+    relabelled: HashMap<u128, u32>,
+    hashes: [RandomState; 2],
     free: Vec<u32>,
     /// By sample of the newest whole page.
     order: Vec<u32>,
@@ -86,6 +89,7 @@ struct Slot {
 impl Drop for SeriesCache {
     fn drop(&mut self) {
         self.limits.give_back(self.len(), &self.namespace);
+        self.limits.forget(self.relabelled.len(), &self.namespace);
     }
 }
 
@@ -102,6 +106,7 @@ impl SeriesCache {
             by_text: HashMap::new(),
             by_labels: HashMap::new(),
             relabelled: HashMap::new(),
+            hashes: Default::default(),
             free: Vec::new(),
             order: Vec::new(),
             points: Vec::new(),
@@ -175,7 +180,9 @@ impl SeriesCache {
     pub fn end_vanished(&mut self, is_whole: bool, mut stale: impl FnMut(Encoded)) {
         let added = std::mem::take(&mut self.added);
         let scrape = self.scrape;
+        let remembered = self.relabelled.len();
         self.relabelled.retain(|_, seen| *seen == scrape);
+        self.limits.forget(remembered - self.relabelled.len(), &self.namespace);
         self.order.clear();
         if is_whole {
             self.order.extend(self.points.iter().map(|point| point.slot));
@@ -212,7 +219,7 @@ impl SeriesCache {
         if let Some(slot) = expected.filter(is_it).or_else(|| self.by_text.get(text).copied()) {
             return Ok(Ok(slot));
         }
-        if let Some(seen) = self.relabelled.get_mut(text) {
+        if let Some(seen) = self.relabelled.get_mut(&hash(&self.hashes, text)) {
             *seen = self.scrape;
             return Ok(Err(Dropped::Relabelled));
         }
@@ -224,8 +231,8 @@ impl SeriesCache {
     fn add(&mut self, text: &[u8], series: &Series<'_>) -> Result<u32, Dropped> {
         let Some(labels) = self.labels.encode(series) else {
             // The others are read anew each time.
-            if self.relabelled.len() < self.limits.of_target() {
-                self.relabelled.insert(text.into(), self.scrape);
+            if self.limits.remember(&self.namespace) {
+                self.relabelled.insert(hash(&self.hashes, text), self.scrape);
             }
             return Err(Dropped::Relabelled);
         };
@@ -264,6 +271,11 @@ impl SeriesCache {
         self.added.push(index);
         index
     }
+}
+
+fn hash(states: &[RandomState; 2], text: &[u8]) -> u128 {
+    let [high, low] = states.each_ref().map(|state| u128::from(state.hash_one(text)));
+    high << 64 | low
 }
 
 #[cfg(test)]

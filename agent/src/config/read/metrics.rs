@@ -1,6 +1,6 @@
 //! `metrics`: what is scraped, and how.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -149,8 +149,12 @@ const OWN_HEADERS: [&str; 7] = [
 fn headers(section: &mut Section, mistakes: &mut Mistakes) -> BTreeMap<String, Secret> {
     let path = section.path("headers");
     let headers = section.mapping("headers", mistakes);
+    let mut seen = BTreeSet::new();
     for (name, value) in &headers {
         let lower = name.to_ascii_lowercase();
+        if !seen.insert(lower.clone()) {
+            mistakes.add(&path, format!("{name} stands here twice"));
+        }
         if HeaderName::try_from(name).is_err() || HeaderValue::try_from(value).is_err() {
             mistakes.add(&path, format!("{name:?} is no header of HTTP, or its value is none"));
         } else if lower == "authorization" {

@@ -1,5 +1,6 @@
 //! The series of one page, from scrape to scrape, on their way to the outputs that get them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,14 +17,36 @@ pub(super) struct Feed {
     /// Indices of the outputs that get its samples.
     outputs: Vec<usize>,
     series: SeriesCache,
-    /// Of the newest samples: no later ones may have the same, or an earlier one, whatever the clock does.
-    last_time: Option<i64>,
     /// A page had times of its own.
     is_timed: bool,
     /// Series that the gauge of all has of this one.
     counted: usize,
     /// What has kept new series out on the newest page.
     limited: Option<Limit>,
+}
+
+/// Times of samples: no later ones may have the same, or an earlier one, whatever the system's clock does.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    last: Option<i64>,
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// Whether nobody has asked it yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// Milliseconds since the epoch, later than the time before.
+    pub(super) fn next(&mut self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let time = self.last.map_or(now, |last| now.max(last.saturating_add(1)));
+        self.last = Some(time);
+        time
+    }
 }
 
 // === impl Feed ===
@@ -42,7 +65,6 @@ impl Feed {
             shared,
             origin,
             outputs,
-            last_time: None,
             is_timed: false,
             counted: 0,
             limited: None,
@@ -52,20 +74,6 @@ impl Feed {
     /// Series that are alive.
     pub(super) fn series(&self) -> usize {
         self.series.len()
-    }
-
-    /// Whether nothing was passed on yet.
-    pub(super) fn is_new(&self) -> bool {
-        self.last_time.is_none()
-    }
-
-    /// Milliseconds since the epoch, later than the time before.
-    pub(super) fn next_time(&mut self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        let time = self.last_time.map_or(now, |last| now.max(last.saturating_add(1)));
-        self.last_time = Some(time);
-        time
     }
 
     /// Reads a page.
@@ -93,18 +101,25 @@ impl Feed {
                 .map(|(labels, point)| (labels, point.value, point.timestamp.unwrap_or(time)));
             let marks = stale.iter().map(|labels| (labels, STALE, time));
             let own = own.iter().map(|(labels, value)| (*labels, *value, time));
-            let all = samples.chain(marks).chain(own);
+            let all = own.chain(samples).chain(marks);
             let of_output =
                 all.filter_map(|(labels, value, time)| Some((labels.for_output(*index)?, value, time)));
-            self.shared.outputs[*index].add(total, self.is_timed, of_output);
+            let output = &self.shared.outputs[*index];
+            if output.has_rules {
+                // Rules may make series equal. Two samples of one would have the receiver reject the whole request.
+                let mut seen = HashSet::new();
+                let unique = of_output.filter(|(labels, ..)| seen.insert(*labels));
+                output.add(total, self.is_timed, unique);
+            } else {
+                output.add(total, self.is_timed, of_output);
+            }
         }
         self.count_dropped(counts.dropped);
         self.count_series();
     }
 
     /// There are no more pages: all series end, and those of `own`.
-    pub(super) fn end(&mut self, own: &[Encoded]) {
-        let time = self.next_time();
+    pub(super) fn end(&mut self, time: i64, own: &[Encoded]) {
         let own: Vec<_> = own.iter().map(|labels| (labels, STALE)).collect();
         self.pass_on(time, None, &own);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::feed::Feed;
+use super::feed::{Clock, Feed};
 use super::{Shared, State};
 use crate::metrics::discover::Target;
 use crate::metrics::scrape::Client;
@@ -25,6 +25,7 @@ pub(super) struct Scraper {
     target: Target,
     namespace: String,
     client: Client,
+    clock: Clock,
     feed: Feed,
     own: [Encoded; OWN.len()],
 }
@@ -45,6 +46,7 @@ impl Scraper {
             client: Client::new(metrics.timeout, body_limit, shared.tls.clone()),
             own: OWN.map(|name| labels.encode_own(name)),
             feed: Feed::new(shared.clone(), target.url(), labels, namespace, outputs),
+            clock: Clock::default(),
             namespace: namespace.to_owned(),
             shared,
             target,
@@ -57,7 +59,7 @@ impl Scraper {
 
     /// One scrape.
     pub(super) async fn scrape(&mut self) {
-        let (begun, time) = (Instant::now(), self.feed.next_time());
+        let (begun, time) = (Instant::now(), self.clock.next());
         let (mut page, mut room) = self.shared.pages.take(&self.namespace);
         let result = self.client.scrape(&self.target, &mut page, &mut room).await;
         let result = result.map_err(|error| error.to_string());
@@ -89,8 +91,8 @@ impl Scraper {
 
     /// The target is gone: all of its series end.
     pub(super) fn end(&mut self) {
-        if !self.feed.is_new() {
-            self.feed.end(&self.own);
+        if !self.clock.is_new() {
+            self.feed.end(self.clock.next(), &self.own);
         }
     }
 }

@@ -49,14 +49,14 @@ impl Encoded {
 impl TargetLabels {
     /// The labels of a series. None when a rule of `metrics.relabel` drops it, or has left it without a name.
     pub fn encode(&self, series: &Series<'_>) -> Option<Encoded> {
-        let mut name = series.name.to_string();
-        let is_reserved =
-            RESERVED.contains(&&*name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-        if is_reserved {
-            name.insert_str(0, EXPORTED);
+        let mut labels = self.merge(unreserved(series.name.to_string()), series);
+        if !relabel(&self.config.metrics.relabel, &mut labels) {
+            return None;
         }
-        let mut labels = self.merge(name, series);
-        relabel(&self.config.metrics.relabel, &mut labels).then(|| self.finish(labels))
+        if let Some(name) = labels.get_mut("__name__") {
+            *name = unreserved(std::mem::take(name));
+        }
+        Some(self.finish(labels))
     }
 
     /// The labels of a series that the scrape itself makes, `up` for example. Only the rules of outputs apply to them.
@@ -97,6 +97,13 @@ impl TargetLabels {
         });
         Encoded { relabelled: relabelled.collect(), plain: encoded(&labels).into() }
     }
+}
+
+/// A name that no series of a scrape's own has.
+fn unreserved(name: String) -> String {
+    let is_reserved =
+        RESERVED.contains(&&*name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    if is_reserved { format!("{EXPORTED}{name}") } else { name }
 }
 
 fn encoded(labels: &Labels) -> Vec<u8> {
@@ -167,6 +174,9 @@ mod tests {
                        relabel: [ { action: drop, source_labels: [__name__], regex: 'up|x' }, { action: labeldrop, regex: job } ]";
         let labels = labels_of(&[("job", "j"), ("pod", "p")], false, metrics);
         assert!(labels.encode(&read("x")).is_none());
+        let forged = "relabel: [ { source_labels: [__name__], regex: 'my_(.*)', target_label: __name__ } ]";
+        let forged = labels_of(&[], false, forged).encode(&read("my_up")).unwrap();
+        assert_eq!(decoded(&forged.plain), ["__name__=exported_up"]);
         let series = labels.encode(&read("y{cluster=\"own\"}")).unwrap();
         assert_eq!(decoded(&series.plain), ["__name__=y", "cluster=own", "job=other", "pod=p"]);
         assert_eq!(decoded(&labels.encode_own("up").plain), ["__name__=up", "cluster=c", "job=j", "pod=p"]);

@@ -20,6 +20,8 @@ pub enum Limit {
 pub struct Limits {
     target: usize,
     alive: Shares,
+    /// Those that rules drop and that are known again: as many as may be alive.
+    remembered: Shares,
 }
 
 // === impl Limits ===
@@ -27,12 +29,17 @@ pub struct Limits {
 impl Limits {
     /// Limits of a target, of a namespace, and of the node.
     pub fn new(target: usize, namespace: usize, node: usize) -> Self {
-        Limits { target, alive: Shares::new(namespace, node) }
+        Limits { target, alive: Shares::new(namespace, node), remembered: Shares::new(namespace, node) }
     }
 
-    /// Series that one target may have.
-    pub fn of_target(&self) -> usize {
-        self.target
+    /// Takes a place in the memory of what rules drop; false when there is none.
+    pub fn remember(&self, namespace: &str) -> bool {
+        self.remembered.take(1, namespace).is_ok()
+    }
+
+    /// Gives so many places in it back.
+    pub fn forget(&self, places: usize, namespace: &str) {
+        self.remembered.give_back(places, namespace);
     }
 
     /// Takes a place for one more series of a target that has `of_target`.

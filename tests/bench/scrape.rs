@@ -1,0 +1,251 @@
+//! What scraping takes: targets with a thousand series each, written by remote write to a receiver that counts.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use serde_json::json;
+use sidelight_tests::http::{Answer, serve};
+use sidelight_tests::remote_write_server::samples_in;
+
+use crate::peers::find;
+use crate::process::Process;
+use crate::stats::median;
+use crate::step;
+
+/// Scrapes before the measurement begins: every series is known, and memory has settled.
+const WARM_UP: Duration = Duration::from_secs(10);
+/// Versions of the page, one after the other: a fifth of the values differs from one to the next.
+const VERSIONS: u64 = 10;
+
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Targets, each scraped once a second.
+    #[arg(long, default_value_t = 100)]
+    targets: u64,
+    /// Series of each.
+    #[arg(long, default_value_t = 1_000)]
+    series: u64,
+    /// How long to measure each subject in each round.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Only subjects with this text in their title.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+/// What scrapes.
+enum Subject {
+    Agent,
+    Vmagent,
+    Prometheus,
+}
+
+/// One measurement.
+struct Measured {
+    /// Samples that the receiver has counted, for each second on a CPU.
+    samples_per_cpu: f64,
+    cores: f64,
+    peak_rss: f64,
+    anon: f64,
+}
+
+/// Measures one subject after the other, several rounds, and prints the medians.
+///
+/// # Errors
+/// When a subject ends, or not nearly all samples arrive.
+pub(crate) fn run(agent: &Path, options: &Options) -> anyhow::Result<()> {
+    let pages = Arc::new((0..VERSIONS).map(|version| page(options.series, version)).collect::<Vec<_>>());
+    let scrapes = AtomicU64::new(0);
+    let exporter = serve(move |_| {
+        let version = scrapes.fetch_add(1, Ordering::Relaxed) % VERSIONS;
+        let headers = vec![("content-type", "text/plain; version=0.0.4".to_owned())];
+        Answer { headers, body: pages[version as usize].clone(), ..Answer::status(200) }
+    });
+    let mut subjects = vec![("sidelight", agent.to_owned(), Subject::Agent)];
+    subjects.extend(find("vmagent").map(|path| ("vmagent", path, Subject::Vmagent)));
+    subjects.extend(find("prometheus").map(|path| ("Prometheus, agent mode", path, Subject::Prometheus)));
+    subjects.retain(|(title, ..)| title.contains(&options.only));
+    let mut rounds: Vec<Vec<Measured>> = subjects.iter().map(|_| Vec::new()).collect();
+    for round in 1..=options.rounds {
+        for ((title, program, subject), measured) in subjects.iter().zip(&mut rounds) {
+            step(&format!("round {round}: {title}"));
+            measured.push(measure(program, subject, exporter, options)?);
+        }
+    }
+    println!("{} targets of {} series, scraped once a second\n", options.targets, options.series);
+    println!(
+        "| subject | samples per CPU-second | cores | peak RSS MiB | RssAnon MiB |\n|---|---|---|---|---|"
+    );
+    for ((title, ..), rounds) in subjects.iter().zip(&rounds) {
+        let of = |value: fn(&Measured) -> f64| median(rounds.iter().map(value));
+        println!(
+            "| {title} | {:.2} M | {:.3} | {:.1} | {:.1} |",
+            of(|measured| measured.samples_per_cpu) / 1e6,
+            of(|measured| measured.cores),
+            of(|measured| measured.peak_rss),
+            of(|measured| measured.anon),
+        );
+    }
+    Ok(())
+}
+
+fn measure(
+    program: &Path,
+    subject: &Subject,
+    exporter: SocketAddr,
+    options: &Options,
+) -> anyhow::Result<Measured> {
+    let received = Arc::new(AtomicU64::new(0));
+    let counter = received.clone();
+    let receiver = serve(move |request| match samples_in(&request.body) {
+        Ok(samples) => {
+            counter.fetch_add(samples, Ordering::Relaxed);
+            Answer::status(204)
+        }
+        Err(_) => Answer::status(400),
+    });
+    let url = format!("http://{receiver}/api/v1/write");
+    let mut process = subject.start(program, exporter, &url, options)?;
+    std::thread::sleep(WARM_UP);
+    process.check()?;
+    let (begun, before, samples) = (Instant::now(), process.cost()?, received.load(Ordering::Relaxed));
+    std::thread::sleep(Duration::from_secs(options.seconds));
+    process.check()?;
+    let (seconds, after) = (begun.elapsed().as_secs_f64(), process.cost()?);
+    let samples = (received.load(Ordering::Relaxed) - samples) as f64;
+    let wanted = (options.targets * options.series) as f64 * seconds;
+    // Requests come in bursts: one of them may lie beyond either end.
+    ensure!(samples > 0.7 * wanted, "only {samples} of {wanted:.0} samples have arrived");
+    let (cpu, memory) = (after.cpu() - before.cpu(), process.memory()?);
+    Ok(Measured {
+        samples_per_cpu: samples / cpu,
+        cores: cpu / seconds,
+        peak_rss: memory.peak_rss,
+        anon: memory.anon,
+    })
+}
+
+/// A page as a service in Rust serves it: counters and histograms of requests by method, route and status.
+fn page(series: u64, version: u64) -> Vec<u8> {
+    let mut page = String::new();
+    for number in 0..series {
+        let family = number / 50;
+        if number % 50 == 0 {
+            let _ = writeln!(page, "# HELP http_server_{family}_requests_total Requests that were answered.");
+            let _ = writeln!(page, "# TYPE http_server_{family}_requests_total counter");
+        }
+        let value = if number % 5 == version % 5 { number * 1_000 + version } else { number * 1_000 };
+        let _ = writeln!(
+            page,
+            "http_server_{family}_requests_total{{method=\"GET\",route=\"/api/v1/orders/{}\",status=\"20{}\"}} {value}",
+            number % 50,
+            number % 5,
+        );
+    }
+    page.into_bytes()
+}
+
+// === impl Subject ===
+
+impl Subject {
+    fn start(
+        &self,
+        program: &Path,
+        exporter: SocketAddr,
+        url: &str,
+        options: &Options,
+    ) -> anyhow::Result<Process> {
+        let data = tempfile::tempdir()?;
+        let directory = data.path().to_owned();
+        let mut command = Command::new(program);
+        match self {
+            Subject::Agent => {
+                command.arg("agent").arg("--config").arg(agent_config(&directory, exporter, url, options)?);
+            }
+            Subject::Vmagent => {
+                let config = scrape_config(&directory, exporter, None, options)?;
+                command.arg(format!("-promscrape.config={}", config.display()));
+                command.arg(format!("-remoteWrite.url={url}"));
+                command.arg(format!("-remoteWrite.tmpDataPath={}", directory.join("queue").display()));
+                command.arg("-httpListenAddr=127.0.0.1:0");
+            }
+            Subject::Prometheus => {
+                let config = scrape_config(&directory, exporter, Some(url), options)?;
+                command.arg("--enable-feature=agent").arg(format!("--config.file={}", config.display()));
+                command.arg(format!("--storage.agent.path={}", directory.join("wal").display()));
+                command.arg("--web.listen-address=127.0.0.1:0");
+            }
+        }
+        Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()), data)
+    }
+}
+
+/// One pod for each target, all at one address: the paths differ.
+fn agent_config(
+    directory: &Path,
+    exporter: SocketAddr,
+    url: &str,
+    options: &Options,
+) -> anyhow::Result<PathBuf> {
+    let pod = |number: u64| {
+        json!({
+            "metadata": {
+                "name": format!("checkout-{number}"), "namespace": "shop", "uid": format!("uid-{number}"),
+                "annotations": {
+                    "sidelight.dev/metrics": "true", "sidelight.dev/metrics.port": exporter.port().to_string(),
+                    "sidelight.dev/metrics.path": format!("/{number}"),
+                },
+                "ownerReferences": [{ "kind": "StatefulSet", "name": "checkout", "controller": true }],
+            },
+            "spec": { "nodeName": "bench", "containers": [{ "name": "app" }] },
+            "status": { "phase": "Running", "podIP": "127.0.0.1" },
+        })
+    };
+    let pods: Vec<_> = (0..options.targets).map(pod).collect();
+    std::fs::write(directory.join("pods.json"), json!({ "kind": "List", "items": pods }).to_string())?;
+    std::fs::create_dir(directory.join("pods"))?;
+    let (at, file) = (directory.display(), directory.join("sidelight.yaml"));
+    let config = format!(
+        "node: bench\ndata_dir: {at}/data\nworkers: 1\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
+         kubernetes: {{ source: file, file: {at}/pods.json }}\n\
+         logs: {{ root: {at}/pods, outputs: [ {{ stdout: {{}} }} ] }}\n\
+         metrics: {{ interval: 1s, timeout: 1s, containers: false, series_limit_namespace: 100%, outputs: [ {{ remote_write: {{ url: '{url}' }} }} ] }}\n"
+    );
+    std::fs::write(&file, config)?;
+    Ok(file)
+}
+
+/// The same targets with the same labels, for Prometheus and what reads its configuration.
+fn scrape_config(
+    directory: &Path,
+    exporter: SocketAddr,
+    url: Option<&str>,
+    options: &Options,
+) -> anyhow::Result<PathBuf> {
+    let target = |number: u64| {
+        json!({ "targets": [exporter.to_string()], "labels": {
+            "__metrics_path__": format!("/{number}"), "job": "shop/checkout", "namespace": "shop", "container": "app",
+            "node": "bench", "pod": format!("checkout-{number}"),
+        }})
+    };
+    let targets: Vec<_> = (0..options.targets).map(target).collect();
+    let mut config = json!({
+        "global": { "scrape_interval": "1s", "scrape_timeout": "1s" },
+        "scrape_configs": [{ "job_name": "bench", "static_configs": targets }],
+    });
+    if let Some(url) = url {
+        config["remote_write"] = json!([{ "url": url }]);
+    }
+    let file = directory.join("prometheus.yml");
+    std::fs::write(&file, config.to_string())?;
+    Ok(file)
+}

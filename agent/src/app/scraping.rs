@@ -1,6 +1,5 @@
 //! The thread that scrapes and writes samples, beside the way of the logs: neither waits for the other.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -118,14 +117,16 @@ impl ScrapingThread {
     }
 }
 
-/// Where the samples of a queue belong: the URL, and the tenant that headers or a user's name may choose.
+/// Headers that choose a tenant: of Mimir and Cortex, and of Thanos.
+const TENANT_HEADERS: [&str; 2] = ["x-scope-orgid", "thanos-tenant"];
+
+/// Where the samples of a queue belong: the URL, and the tenant that a header or a user's name may choose. Keys and passwords
+/// may change while samples wait.
 fn destination(receiver: &config::RemoteWrite) -> String {
-    let mut hasher = DefaultHasher::new();
-    for (name, value) in &receiver.headers {
-        (name, value.reveal()).hash(&mut hasher);
-    }
-    receiver.basic_auth.as_ref().map(|auth| &auth.username).hash(&mut hasher);
-    format!("{} {:016x}", receiver.url, hasher.finish())
+    let tenants = receiver.headers.iter().filter(|(name, _)| TENANT_HEADERS.contains(&&*name.to_lowercase()));
+    let tenants = tenants.map(|(_, value)| value.reveal());
+    let user = receiver.basic_auth.iter().map(|auth| auth.username.as_str());
+    std::iter::once(receiver.url.as_str()).chain(tenants).chain(user).collect::<Vec<_>>().join(" ")
 }
 
 fn limits(metrics: &config::Metrics) -> Limits {

@@ -55,7 +55,8 @@ impl Chunk {
         receipt: Receipt,
         mut credit: Credit,
     ) -> Self {
-        credit.set_bytes(entries.capacity());
+        // Of what compresses well, the marks are more.
+        credit.set_bytes(entries.capacity().max(size_of_val(&marks[..])));
         Chunk { id: new_id(), tag, entries, compression, marks, receipt, credit }
     }
 

@@ -87,7 +87,7 @@ impl Compression {
     /// Unpacks the entries of a chunk that is compressed so, `bytes` of them.
     ///
     /// # Errors
-    /// It is not, or they are not so many; then they are as they were.
+    /// It is not, or they are fewer; then they are as they were.
     pub fn unpack(self, entries: &mut Vec<u8>, bytes: usize) -> io::Result<()> {
         match self {
             Compression::None => {}
@@ -96,7 +96,13 @@ impl Compression {
                 flate2::read::GzDecoder::new(&entries[..]).read_exact(&mut unpacked)?;
                 *entries = unpacked;
             }
-            Compression::Zstd => *entries = zstd::bulk::decompress(entries, bytes)?,
+            Compression::Zstd => {
+                let unpacked = zstd::bulk::decompress(entries, bytes)?;
+                if unpacked.len() < bytes {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                *entries = unpacked;
+            }
         }
         Ok(())
     }

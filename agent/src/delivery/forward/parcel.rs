@@ -304,8 +304,8 @@ impl Cut {
         }
     }
 
-    /// The marks, which stay until all is settled, are counted once they are more than what is left of the records: else as
-    /// many chunks of which little is left could be kept as that little allows.
+    /// As of a whole chunk, the marks count where they are more than what is left of the records: they stay until all is
+    /// settled, and else as many chunks could be kept as the little that is left allows.
     fn set_bytes(&mut self, bytes: usize) {
         self.bytes = bytes;
         self.chunk.credit.set_bytes(bytes.max(size_of_val(&self.chunk.marks[..])));

@@ -39,6 +39,15 @@ impl Chunks {
         self.chunk(CHUNK / RECORD, Vec::with_capacity(CHUNK), compression)
     }
 
+    /// A hundred short records that are all the same; none when there is no memory.
+    pub(super) fn of_same_records(&self, compression: Compression) -> Option<Chunk> {
+        let credit = self.share.try_take()?;
+        let marks = (1..=100).map(|record| RecordMark { end: record * 10, source: 1 }).collect();
+        let (entries, compression) = Compressor::new(compression).compress(&mut vec![0; 1000]);
+        let receipt = self.lane.reserve(Vec::new());
+        Some(Chunk::new("tag".into(), entries, compression, marks, receipt, credit))
+    }
+
     fn chunk(&self, records: usize, mut buffer: Vec<u8>, compression: Compression) -> Chunk {
         let mark = |record: usize| RecordMark { end: ((record + 1) * RECORD) as u32, source: 1 };
         let marks = (0..records).map(mark).collect();

@@ -13,10 +13,14 @@ fn limited(limits: Limits) -> SeriesCache {
 
 /// With these keys of `metrics`.
 fn labelled(metrics: &str, limits: Limits) -> SeriesCache {
+    labelled_with(metrics, Arc::new(limits))
+}
+
+fn labelled_with(metrics: &str, limits: Arc<Limits>) -> SeriesCache {
     let text = format!("node: n\nlogs: {{ outputs: [ {{ stdout: {{}} }} ] }}\nmetrics: {{ {metrics} }}");
     let config = Arc::new(Config::parse(&text, &|_| None).unwrap());
     let labels = TargetLabels { labels: vec![("job".to_owned(), "j".to_owned())], honor: false, config };
-    SeriesCache::new(labels, "ns", Arc::new(limits))
+    SeriesCache::new(labels, "ns", limits)
 }
 
 impl SeriesCache {
@@ -132,4 +136,18 @@ fn what_a_rule_drops_is_read_once_and_takes_no_place() {
     );
     cache.end_vanished(true, |_| {});
     assert_eq!(cache.relabelled.len(), 1, "what is gone is forgotten");
+}
+
+#[test]
+fn what_rules_drop_has_as_many_places_as_what_lives_and_gives_them_back() {
+    let limits = Arc::new(Limits::new(100, 100, 2));
+    let rules = "relabel: [ { action: drop, source_labels: [__name__], regex: '.' } ]";
+    let mut cache = labelled_with(rules, limits.clone());
+    cache.scrape("a 1\nb 2\nc 3\n");
+    assert_eq!(cache.relabelled.len(), 2);
+    cache.scrape("c 3\n");
+    cache.scrape("c 3\nd 4\n");
+    assert_eq!(cache.relabelled.len(), 2, "a and b have given theirs back");
+    drop(cache);
+    assert!(limits.remember("ns") && limits.remember("ns") && !limits.remember("ns"));
 }

@@ -37,6 +37,22 @@ fn a_refused_chunk_can_be_halved_when_the_memory_is_full() {
     }
 }
 
+/// Scenario: records that compress to next to nothing, so that their marks are more than they are; each chunk is refused.
+#[test]
+fn each_of_the_chunks_that_fill_the_memory_can_be_halved() {
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let chunks = Chunks::new();
+        let suspects: Vec<_> = std::iter::from_fn(|| chunks.of_same_records(compression)).collect();
+        assert!(suspects.len() > 1_000);
+        let mut parcels = Parcels::new(1);
+        let halved = suspects.into_iter().map(|suspect| parcels.cut(Parcel::whole(suspect)));
+        let halved: Vec<_> = halved.collect();
+        assert!(halved.iter().all(|halves| halves.len() == 2), "{compression}");
+        halved.into_iter().flatten().for_each(|half| parcels.acknowledged(half));
+        assert_eq!(chunks.share.used(), 0);
+    }
+}
+
 #[test]
 fn a_refused_piece_stays_whole_until_there_is_memory_to_unpack_it() {
     let chunks = Chunks::new();

@@ -1,6 +1,7 @@
 //! The main job on an embedded node: pods that write and count as real services do, the real pipeline, receivers that
 //! acknowledge and count.
 
+mod loopback;
 mod node;
 mod receiver;
 mod samples;

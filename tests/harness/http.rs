@@ -60,7 +60,11 @@ fn connection(stream: &TcpStream, answer: &dyn Fn(&Request) -> Answer) -> io::Re
     Ok(())
 }
 
-fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
+/// Reads one; none when the peer has closed.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rmpv::Value;
+
+use super::loopback::listen;
 
 /// Records of each pod kept to be shown.
 const REMEMBERED: usize = 2;
@@ -43,17 +45,10 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Listens on a free port of the loopback interface.
     pub(super) fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let receiver = Receiver { address: listener.local_addr()?, received: Arc::default() };
-        let received = receiver.received.clone();
-        std::thread::Builder::new().name("receiver".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let received = received.clone();
-                // A connection that breaks is the sender's to notice.
-                std::thread::spawn(move || drop(serve(&stream, &received)));
-            }
-        })?;
-        Ok(receiver)
+        let received = Arc::<Mutex<Received>>::default();
+        let taken = received.clone();
+        let address = listen("receiver", move |stream| serve(stream, &taken))?;
+        Ok(Receiver { address, received })
     }
 
     pub(super) fn address(&self) -> SocketAddr {

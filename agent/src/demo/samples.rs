@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::loopback::listen;
 use super::node::LINES_WRITTEN;
 use crate::metrics::protobuf::{Field, Malformed, fields};
 
@@ -31,17 +32,10 @@ pub(super) struct SampleReceiver {
 impl SampleReceiver {
     /// Listens on a free port of the loopback interface.
     pub(super) fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let receiver = SampleReceiver { address: listener.local_addr()?, samples: Arc::default() };
-        let samples = receiver.samples.clone();
-        std::thread::Builder::new().name("samples".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let samples = samples.clone();
-                // A connection that breaks is the sender's to notice.
-                std::thread::spawn(move || drop(serve(&stream, &samples)));
-            }
-        })?;
-        Ok(receiver)
+        let samples = Arc::<Mutex<Samples>>::default();
+        let taken = samples.clone();
+        let address = listen("samples", move |stream| serve(stream, &taken))?;
+        Ok(SampleReceiver { address, samples })
     }
 
     /// Where it takes requests.

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use serde_json::{Map, Value, json};
 use sidelight_tests::eventually;
+use sidelight_tests::http;
 use sidelight_tests::kubelet::Log;
 
 /// The sink's answer to an export.
@@ -192,24 +193,8 @@ pub(crate) fn take_printed(stdout: impl Read, arrivals: &Mutex<Arrivals>) {
 /// One connection of the Collector: each request is answered when its records are taken.
 pub(crate) fn take_otlp(stream: &TcpStream, arrivals: &Mutex<Arrivals>) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
-    loop {
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            let line = line.trim_end().to_ascii_lowercase();
-            if line.is_empty() {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let request: Value = serde_json::from_slice(&body).unwrap();
+    while let Some(request) = http::read(&mut reader)? {
+        let request: Value = serde_json::from_slice(&request.body).unwrap();
         let scopes = items(&request["resourceLogs"]).flat_map(|resource| items(&resource["scopeLogs"]));
         let records = scopes.flat_map(|scope| items(&scope["logRecords"]));
         {
@@ -220,6 +205,7 @@ pub(crate) fn take_otlp(stream: &TcpStream, arrivals: &Mutex<Arrivals>) -> io::R
         let mut stream = stream;
         stream.write_all(TAKEN)?;
     }
+    Ok(())
 }
 
 pub(crate) fn items(list: &Value) -> impl Iterator<Item = &Value> {

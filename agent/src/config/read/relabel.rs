@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::config::section::{Mistakes, Section};
 use crate::metrics::relabel::{Action, Anchored, Rule};
 
-/// Keys that a rule has besides `action`, and what Prometheus takes for each that is missing.
+/// What Prometheus takes where a rule does not say it.
 const SEPARATOR: &str = ";";
 const REPLACEMENT: &str = "$1";
 
@@ -16,10 +16,8 @@ pub(super) fn relabel(section: &mut Section, mistakes: &mut Mistakes) -> Vec<Rul
 
 fn rule(mut section: Section, mistakes: &mut Mistakes) -> Option<Rule> {
     let action = section.read("action", Action::Replace, mistakes, str::parse);
-    let given =
-        |section: &Section| section.has("regex") || section.has("replacement") || section.has("separator");
     let compares = matches!(action, Action::KeepEqual | Action::DropEqual);
-    if compares && given(&section) {
+    if compares && ["regex", "replacement", "separator"].iter().any(|key| section.has(key)) {
         mistakes.add(
             &section.path("action"),
             "this action compares source_labels with target_label, and takes no other key",

@@ -219,6 +219,18 @@ impl Agent {
         assert!(status.success());
     }
 
+    /// The most memory that it has had until now, without the pages of its program, in bytes.
+    ///
+    /// Source: proc(5), `status`.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let kilobytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
+        };
+        (kilobytes("VmHWM:") - kilobytes("RssFile:")) << 10
+    }
+
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

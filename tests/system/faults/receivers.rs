@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sidelight_tests::agent::Agent;
+use sidelight_tests::dice::Dice;
 use sidelight_tests::eventually;
 use sidelight_tests::fault::Fault;
 use sidelight_tests::forward_server::{ForwardServer, Security};
@@ -155,6 +156,61 @@ fn a_receiver_that_refuses_the_key_loses_nothing() {
     server.set_security(Security::new("one"));
     eventually("all lines", || server.count("a") == log.next);
     assert_eq!(fault.survived(&agent, &[(&server, "a", log.next)]), 0);
+}
+
+/// Scenario: a backlog that fills the memory with compressed chunks; a record of it is refused for ever.
+/// Guarantee: its chunk is unpacked and cut in the memory that `check` names; all other records arrive.
+#[test]
+fn refused_chunks_are_unpacked_in_the_memory_that_check_names() {
+    for compression in ["gzip", "zstd"] {
+        let (node, server) = (Node::new(), ForwardServer::start());
+        let fault = Fault::new(&format!("receiver: refuses a record for ever, {compression}, memory full"));
+        let output =
+            format!("      compress: {compression}\n      chunk_bytes: 256KiB\n      ack_timeout: 1m\n");
+        let config =
+            config(&node, &server, "", &output).replace("workers: 2\n", "workers: 2\nmemory_budget: 4MiB\n");
+        *server.faults().refuse.lock().unwrap() = Some("POISON".to_owned());
+        server.faults().stall.store(true, Ordering::SeqCst);
+        let (mut log, mut dice) = (node.container("a"), Dice::new(7));
+        for number in 0..600 {
+            log.lines(1, 100);
+            // What cannot be compressed to less than the half.
+            let noise: String = (0..1_000).map(|_| format!("{:016x}", dice.below(u64::MAX))).collect();
+            log.line("stdout", &noise);
+            if number == 50 {
+                log.line("stdout", "POISON");
+            }
+        }
+        let agent = fault.watch(Agent::start(BINARY, node.path(), &config));
+        eventually("the memory is full", || agent.metric("sidelight_memory_used_bytes") > f64::from(2 << 20));
+        server.faults().stall.store(false, Ordering::SeqCst);
+        // Only what is refused while others are taken is refused for what is in it.
+        eventually("the record is given up", || {
+            log.lines(1, 100);
+            agent.metric("sidelight_log_records_dropped_total") == 1.0
+        });
+        eventually("all lines", || server.count("a") == log.next);
+        fault.survived(&agent, &[(&server, "a", log.next)]);
+        let (peak, named) = (agent.peak_memory(), check_names(&node));
+        assert!(peak <= named, "{compression}: {peak} bytes, and check names {named}");
+    }
+}
+
+/// The sum of the memory that `check` prints for the node's agent, in bytes.
+fn check_names(node: &Node) -> u64 {
+    let file = node.path().join("sidelight.yaml");
+    let report = std::process::Command::new(BINARY).arg("check").arg(file).output().unwrap();
+    let report = String::from_utf8(report.stdout).unwrap();
+    let sum = report
+        .lines()
+        .last()
+        .and_then(|line| line.strip_suffix("  sum"))
+        .unwrap_or_else(|| panic!("{report}"));
+    let (number, shift) = [("MiB", 20), ("KiB", 10), ("B", 0)]
+        .into_iter()
+        .find_map(|(unit, shift)| Some((sum.trim().strip_suffix(unit)?, shift)))
+        .unwrap();
+    number.parse::<u64>().unwrap() << shift
 }
 
 /// Scenario: two outputs; the receiver of one has each fault in turn, with more to send than it may hold in memory.

@@ -20,7 +20,8 @@ use crate::checkpoint::ledger::SharedLane;
 use crate::cluster::Store;
 use crate::config::{self, Config};
 use crate::delivery::memory::Share;
-use crate::delivery::status::OutputStatus;
+use crate::delivery::remote_write::{self, Queue};
+use crate::delivery::status::{OutputState, OutputStatus};
 use crate::logs::container::Inventory;
 use crate::metrics::containers;
 use crate::metrics::discover::pod_labels;
@@ -43,6 +44,19 @@ pub struct OutputView {
     pub lanes: Vec<Arc<SharedLane>>,
 }
 
+/// One output of samples as the admin server sees it.
+#[derive(Clone)]
+pub struct SampleOutputView {
+    /// Its name.
+    pub name: String,
+    /// Up or not, the newest error.
+    pub state: Arc<OutputState>,
+    /// What waits.
+    pub queue: Arc<Queue>,
+    /// Counters of all these outputs.
+    pub metrics: remote_write::Metrics,
+}
+
 /// A running pipeline as the admin server sees it.
 pub struct View {
     /// The configuration in force.
@@ -53,6 +67,8 @@ pub struct View {
     pub pods: Store,
     /// The outputs by index.
     pub outputs: Vec<OutputView>,
+    /// The outputs of samples.
+    pub sample_outputs: Vec<SampleOutputView>,
     /// What is known of each target.
     pub states: States,
 }

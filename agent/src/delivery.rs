@@ -4,6 +4,7 @@ pub mod chunk;
 pub mod compression;
 pub mod forward;
 pub mod memory;
+pub(crate) mod protobuf;
 pub mod remote_write;
 pub mod secret;
 pub mod status;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde_json::json;
 use sidelight_tests::http::{Answer, serve};
-use sidelight_tests::remote_write_server::samples_in;
+use sidelight_tests::remote_write_server::{samples_in, written};
 
 use crate::peers::find;
 use crate::process::Process;
@@ -45,7 +45,8 @@ pub(crate) struct Options {
 
 /// What scrapes.
 enum Subject {
-    Agent,
+    /// With this version of remote write.
+    Agent(&'static str),
     Vmagent,
     Prometheus,
 }
@@ -55,6 +56,8 @@ struct Measured {
     /// Samples that the receiver has counted, for each second on a CPU.
     samples_per_cpu: f64,
     cores: f64,
+    /// Of the bodies of requests.
+    bytes_per_sample: f64,
     peak_rss: f64,
     anon: f64,
 }
@@ -71,7 +74,10 @@ pub(crate) fn run(agent: &Path, options: &Options) -> anyhow::Result<()> {
         let headers = vec![("content-type", "text/plain; version=0.0.4".to_owned())];
         Answer { headers, body: pages[version as usize].clone(), ..Answer::status(200) }
     });
-    let mut subjects = vec![("sidelight", agent.to_owned(), Subject::Agent)];
+    let mut subjects = vec![
+        ("sidelight, 2.0", agent.to_owned(), Subject::Agent("2.0")),
+        ("sidelight, 1.0", agent.to_owned(), Subject::Agent("1.0")),
+    ];
     subjects.extend(find("vmagent").map(|path| ("vmagent", path, Subject::Vmagent)));
     subjects.extend(find("prometheus").map(|path| ("Prometheus, agent mode", path, Subject::Prometheus)));
     subjects.retain(|(title, ..)| title.contains(&options.only));
@@ -84,14 +90,16 @@ pub(crate) fn run(agent: &Path, options: &Options) -> anyhow::Result<()> {
     }
     println!("{} targets of {} series, scraped once a second\n", options.targets, options.series);
     println!(
-        "| subject | samples per CPU-second | cores | peak RSS MiB | RssAnon MiB |\n|---|---|---|---|---|"
+        "| subject | samples per CPU-second | cores | bytes sent per sample | peak RSS MiB | RssAnon MiB |\n\
+         |---|---|---|---|---|---|"
     );
     for ((title, ..), rounds) in subjects.iter().zip(&rounds) {
         let of = |value: fn(&Measured) -> f64| median(rounds.iter().map(value));
         println!(
-            "| {title} | {:.2} M | {:.3} | {:.1} | {:.1} |",
+            "| {title} | {:.2} M | {:.3} | {:.1} | {:.1} | {:.1} |",
             of(|measured| measured.samples_per_cpu) / 1e6,
             of(|measured| measured.cores),
+            of(|measured| measured.bytes_per_sample),
             of(|measured| measured.peak_rss),
             of(|measured| measured.anon),
         );
@@ -105,12 +113,13 @@ fn measure(
     exporter: SocketAddr,
     options: &Options,
 ) -> anyhow::Result<Measured> {
-    let received = Arc::new(AtomicU64::new(0));
-    let counter = received.clone();
+    let (received, bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let counters = (received.clone(), bytes.clone());
     let receiver = serve(move |request| match samples_in(&request.body) {
         Ok(samples) => {
-            counter.fetch_add(samples, Ordering::Relaxed);
-            Answer::status(204)
+            counters.0.fetch_add(samples, Ordering::Relaxed);
+            counters.1.fetch_add(request.body.len() as u64, Ordering::Relaxed);
+            written(request, samples as usize, 0)
         }
         Err(_) => Answer::status(400),
     });
@@ -118,11 +127,12 @@ fn measure(
     let mut process = subject.start(program, exporter, &url, options)?;
     std::thread::sleep(WARM_UP);
     process.check()?;
-    let (begun, before, samples) = (Instant::now(), process.cost()?, received.load(Ordering::Relaxed));
+    let loaded = || (received.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed));
+    let (begun, before, (samples, bytes)) = (Instant::now(), process.cost()?, loaded());
     std::thread::sleep(Duration::from_secs(options.seconds));
     process.check()?;
     let (seconds, after) = (begun.elapsed().as_secs_f64(), process.cost()?);
-    let samples = (received.load(Ordering::Relaxed) - samples) as f64;
+    let (samples, bytes) = ((loaded().0 - samples) as f64, (loaded().1 - bytes) as f64);
     let wanted = (options.targets * options.series) as f64 * seconds;
     // Requests come in bursts, and may lie beyond either end; what a backlog has more was scraped before.
     let is_right = (0.8 * wanted..1.2 * wanted).contains(&samples);
@@ -131,6 +141,7 @@ fn measure(
     Ok(Measured {
         samples_per_cpu: samples / cpu,
         cores: cpu / seconds,
+        bytes_per_sample: bytes / samples,
         peak_rss: memory.peak_rss,
         anon: memory.anon,
     })
@@ -170,8 +181,9 @@ impl Subject {
         let directory = data.path().to_owned();
         let mut command = Command::new(program);
         match self {
-            Subject::Agent => {
-                command.arg("agent").arg("--config").arg(agent_config(&directory, exporter, url, options)?);
+            Subject::Agent(version) => {
+                let config = agent_config(&directory, exporter, url, version, options)?;
+                command.arg("agent").arg("--config").arg(config);
             }
             Subject::Vmagent => {
                 let config = scrape_config(&directory, exporter, None, options)?;
@@ -196,6 +208,7 @@ fn agent_config(
     directory: &Path,
     exporter: SocketAddr,
     url: &str,
+    version: &str,
     options: &Options,
 ) -> anyhow::Result<PathBuf> {
     let pod = |number: u64| {
@@ -220,7 +233,8 @@ fn agent_config(
         "node: bench\ndata_dir: {at}/data\nworkers: 1\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
          kubernetes: {{ source: file, file: {at}/pods.json }}\n\
          logs: {{ root: {at}/pods, outputs: [ {{ stdout: {{}} }} ] }}\n\
-         metrics: {{ interval: 1s, timeout: 1s, containers: false, series_limit_namespace: 100%, outputs: [ {{ remote_write: {{ url: '{url}' }} }} ] }}\n"
+         metrics: {{ interval: 1s, timeout: 1s, containers: false, series_limit_namespace: 100%, series_limit_total: 1000000, \
+         outputs: [ {{ remote_write: {{ url: '{url}', protocol: '{version}' }} }} ] }}\n"
     );
     std::fs::write(&file, config)?;
     Ok(file)

@@ -1,12 +1,18 @@
-//! A strict receiver of remote write 1.0: it checks every request, keeps every sample, and can be unkind.
+//! A strict receiver of remote write 1.0 and 2.0: it checks every request, keeps every sample, and can be unkind.
 //!
-//! Source: the specification of Prometheus remote write 1.0.
+//! Source: the specifications of Prometheus remote write.
+
+mod protobuf;
+mod v1;
+mod v2;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::http::{Answer, Request, serve};
+use protobuf::fields;
 
 /// What says that a series has ended.
 const STALE: u64 = 0x7ff0_0000_0000_0002;
@@ -22,7 +28,8 @@ pub struct RemoteWriteServer {
 
 #[derive(Default)]
 struct Shared {
-    series: Mutex<BTreeMap<SeriesText, Vec<Sample>>>,
+    series: Mutex<BTreeMap<SeriesText, Series>>,
+    away: AtomicBool,
     answers: Mutex<VecDeque<Answer>>,
     /// Samples of each request, whatever was answered.
     requests: Mutex<Vec<usize>>,
@@ -31,13 +38,46 @@ struct Shared {
     headers: Mutex<BTreeMap<String, String>>,
 }
 
-/// A sample.
+/// A sample. Times are milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
-    /// Milliseconds since the epoch.
+    /// When it was taken.
     pub timestamp: i64,
     /// The value; none where the series has ended.
     pub value: Option<f64>,
+    /// When the counter began.
+    pub start: Option<i64>,
+}
+
+/// An exemplar.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exemplar {
+    /// Names and values.
+    pub labels: Vec<(String, String)>,
+    /// The value.
+    pub value: f64,
+    /// Milliseconds since the epoch.
+    pub timestamp: i64,
+}
+
+/// What a request of 2.0 says of a series.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// `Metadata.MetricType`: 1 is a counter, 2 a gauge, 3 a histogram.
+    pub kind: u64,
+    /// The help.
+    pub help: String,
+    /// The unit.
+    pub unit: String,
+}
+
+/// A series, as it came with requests.
+#[derive(Clone, Debug, Default)]
+struct Series {
+    text: SeriesText,
+    samples: Vec<Sample>,
+    exemplars: Vec<Exemplar>,
+    metadata: Metadata,
 }
 
 // === impl RemoteWriteServer ===
@@ -60,6 +100,11 @@ impl RemoteWriteServer {
         self.shared.answers.lock().unwrap().extend(answers);
     }
 
+    /// Answers every request with 503 from now on, or no longer.
+    pub fn be_away(&self, away: bool) {
+        self.shared.away.store(away, Ordering::SeqCst);
+    }
+
     /// How many requests came.
     pub fn requests(&self) -> usize {
         self.shared.requests.lock().unwrap().len()
@@ -72,6 +117,20 @@ impl RemoteWriteServer {
 
     /// The samples of a series that it has taken.
     pub fn samples(&self, series: &str) -> Vec<Sample> {
+        self.series(series).samples
+    }
+
+    /// The newest exemplar of a series.
+    pub fn exemplar(&self, series: &str) -> Option<Exemplar> {
+        self.series(series).exemplars.pop()
+    }
+
+    /// What was said of a series last.
+    pub fn metadata(&self, series: &str) -> Metadata {
+        self.series(series).metadata
+    }
+
+    fn series(&self, series: &str) -> Series {
         self.shared.series.lock().unwrap().get(series).cloned().unwrap_or_default()
     }
 
@@ -105,74 +164,87 @@ impl Drop for RemoteWriteServer {
 
 impl Shared {
     fn answer(&self, request: &Request) -> Answer {
+        if self.away.load(Ordering::SeqCst) {
+            return Answer::status(503);
+        }
         let series = match decode(request) {
             Ok(series) => series,
             Err(violation) => {
-                self.violations.lock().unwrap().push(violation);
-                return Answer::status(400);
+                self.violations.lock().unwrap().push(violation.clone());
+                return Answer { body: violation.into_bytes(), ..Answer::status(400) };
             }
         };
         self.headers.lock().unwrap().clone_from(&request.headers);
-        self.requests.lock().unwrap().push(series.len());
+        let samples = series.iter().map(|series| series.samples.len()).sum();
+        self.requests.lock().unwrap().push(samples);
         if let Some(answer) = self.answers.lock().unwrap().pop_front() {
             return answer;
         }
-        let mut known = self.series.lock().unwrap();
-        for (text, sample) in series {
-            let samples = known.entry(text.clone()).or_default();
-            if samples.last().is_some_and(|newest| newest.timestamp >= sample.timestamp) {
-                self.violations
-                    .lock()
-                    .unwrap()
-                    .push(format!("{text}: a sample is not newer than the one before"));
+        let exemplars: usize = series.iter().map(|series| series.exemplars.len()).sum();
+        series.into_iter().for_each(|series| self.keep(series));
+        written(request, samples, exemplars)
+    }
+
+    fn keep(&self, new: Series) {
+        let mut all = self.series.lock().unwrap();
+        let known =
+            all.entry(new.text.clone()).or_insert_with(|| Series { samples: Vec::new(), ..new.clone() });
+        for sample in new.samples {
+            if known.samples.last().is_some_and(|newest| newest.timestamp >= sample.timestamp) {
+                let violation = format!("{}: a sample is not newer than the one before", new.text);
+                self.violations.lock().unwrap().push(violation);
             }
-            samples.push(sample);
+            known.samples.push(sample);
         }
-        Answer::status(204)
+        known.exemplars.extend(new.exemplars);
+        known.metadata = new.metadata;
     }
 }
 
-/// The samples of a request, each with its series.
-fn decode(request: &Request) -> Result<Vec<(SeriesText, Sample)>, String> {
-    for (name, value) in [
-        ("content-type", "application/x-protobuf"),
-        ("content-encoding", "snappy"),
-        ("x-prometheus-remote-write-version", "0.1.0"),
-    ] {
-        if request.headers.get(name).map(String::as_str) != Some(value) {
-            return Err(format!("{name} is {:?} and not {value:?}", request.headers.get(name)));
-        }
+/// The version of 2.0 in its header.
+const NEWER: &str = "2.0.0";
+
+/// The answer to a request of which all was taken: one of 2.0 is told how much that was.
+pub fn written(request: &Request, samples: usize, exemplars: usize) -> Answer {
+    let names = [
+        "X-Prometheus-Remote-Write-Samples-Written",
+        "X-Prometheus-Remote-Write-Histograms-Written",
+        "X-Prometheus-Remote-Write-Exemplars-Written",
+    ];
+    let is_newer = header(request, "x-prometheus-remote-write-version") == Some(NEWER);
+    let headers = names.into_iter().zip([samples, 0, exemplars]).filter(|_| is_newer);
+    Answer {
+        headers: headers.map(|(name, count)| (name, count.to_string())).collect(),
+        ..Answer::status(204)
+    }
+}
+
+fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    request.headers.get(name).map(String::as_str)
+}
+
+/// The series of a request.
+fn decode(request: &Request) -> Result<Vec<Series>, String> {
+    let older = ("application/x-protobuf", "0.1.0");
+    let newer = ("application/x-protobuf;proto=io.prometheus.write.v2.Request", NEWER);
+    let said = header(request, "content-type").zip(header(request, "x-prometheus-remote-write-version"));
+    let decode = match said {
+        Some(said) if said == older => v1::decode,
+        Some(said) if said == newer => v2::decode,
+        other => return Err(format!("type and version are {other:?}")),
+    };
+    if header(request, "content-encoding") != Some("snappy") {
+        return Err("it is not compressed by snappy".to_owned());
     }
     if request.method != "POST" || !request.headers.contains_key("user-agent") {
         return Err("not a POST with a user agent".to_owned());
     }
     let bytes = snap::raw::Decoder::new().decompress_vec(&request.body).map_err(|error| error.to_string())?;
-    let mut samples = Vec::new();
-    for (field, series) in fields(&bytes)? {
-        if field != 1 {
-            return Err(format!("field {field} of a write request"));
-        }
-        samples.extend(time_series(series.message()?)?);
-    }
-    Ok(samples)
+    decode(&bytes)
 }
 
-fn time_series(bytes: &[u8]) -> Result<Vec<(SeriesText, Sample)>, String> {
-    let (mut labels, mut samples) = (Vec::new(), Vec::new());
-    for (field, value) in fields(bytes)? {
-        let parts = fields(value.message()?)?;
-        match (field, parts.as_slice()) {
-            (1, [(1, name), (2, value)]) => labels.push((name.text()?, value.text()?)),
-            (2, [(1, value), (2, timestamp)]) => {
-                let bits = value.number()?;
-                samples.push(Sample {
-                    timestamp: timestamp.number()?.cast_signed(),
-                    value: (bits != STALE).then(|| f64::from_bits(bits)),
-                });
-            }
-            _ => return Err(format!("field {field} of a time series: {parts:?}")),
-        }
-    }
+/// Labels as Prometheus prints them.
+fn series_text(labels: &[(String, String)]) -> Result<SeriesText, String> {
     if labels.windows(2).any(|pair| pair[0].0 >= pair[1].0)
         || labels.iter().any(|(_, value)| value.is_empty())
     {
@@ -181,35 +253,7 @@ fn time_series(bytes: &[u8]) -> Result<Vec<(SeriesText, Sample)>, String> {
     let name = labels.iter().find(|(name, _)| name == "__name__").ok_or("a series without a name")?.1.clone();
     let others = labels.iter().filter(|(name, _)| name != "__name__");
     let others: Vec<String> = others.map(|(name, value)| format!("{name}={value:?}")).collect();
-    let text = format!("{name}{{{}}}", others.join(","));
-    Ok(samples.into_iter().map(|sample| (text.clone(), sample)).collect())
-}
-
-/// The value of a field.
-#[derive(Debug)]
-enum Field<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-impl Field<'_> {
-    fn number(&self) -> Result<u64, String> {
-        match self {
-            Field::Number(number) => Ok(*number),
-            Field::Bytes(_) => Err("a number is expected".to_owned()),
-        }
-    }
-
-    fn message(&self) -> Result<&[u8], String> {
-        match self {
-            Field::Bytes(bytes) => Ok(bytes),
-            Field::Number(_) => Err("a message is expected".to_owned()),
-        }
-    }
-
-    fn text(&self) -> Result<String, String> {
-        String::from_utf8(self.message()?.to_vec()).map_err(|error| error.to_string())
-    }
+    Ok(format!("{name}{{{}}}", others.join(",")))
 }
 
 /// How many samples a request's body has.
@@ -219,45 +263,9 @@ impl Field<'_> {
 pub fn samples_in(body: &[u8]) -> Result<u64, String> {
     let bytes = snap::raw::Decoder::new().decompress_vec(body).map_err(|error| error.to_string())?;
     let mut samples = 0;
-    for (_, series) in fields(&bytes)?.into_iter().filter(|(field, _)| *field == 1) {
+    // Time series have field 1 in version 1.0, and field 5 in 2.0.
+    for (_, series) in fields(&bytes)?.into_iter().filter(|(field, _)| matches!(field, 1 | 5)) {
         samples += fields(series.message()?)?.iter().filter(|(field, _)| *field == 2).count() as u64;
     }
     Ok(samples)
-}
-
-/// The fields of a message of Protocol Buffers.
-fn fields(mut bytes: &[u8]) -> Result<Vec<(u64, Field<'_>)>, String> {
-    let mut fields = Vec::new();
-    while !bytes.is_empty() {
-        let key = varint(&mut bytes)?;
-        let value = match key & 7 {
-            0 => Field::Number(varint(&mut bytes)?),
-            1 => Field::Number(u64::from_le_bytes(take(&mut bytes, 8)?.try_into().unwrap())),
-            2 => {
-                let length = varint(&mut bytes)?;
-                Field::Bytes(take(&mut bytes, length as usize)?)
-            }
-            other => return Err(format!("wire type {other}")),
-        };
-        fields.push((key >> 3, value));
-    }
-    Ok(fields)
-}
-
-fn varint(bytes: &mut &[u8]) -> Result<u64, String> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = take(bytes, 1)?[0];
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(number);
-        }
-    }
-    Err("a number without an end".to_owned())
-}
-
-fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Result<&'a [u8], String> {
-    let (taken, rest) = bytes.split_at_checked(length).ok_or("the message ends too early")?;
-    *bytes = rest;
-    Ok(taken)
 }

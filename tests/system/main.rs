@@ -16,6 +16,7 @@ mod real_limits;
 mod real_prometheus;
 mod real_receivers;
 mod records;
+mod remote_write;
 mod rotation;
 
 use sidelight_tests::agent::Agent;

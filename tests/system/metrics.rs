@@ -12,10 +12,10 @@ use sidelight_tests::remote_write_server::RemoteWriteServer;
 
 use crate::BINARY;
 
-const ASKS: (&str, &str) = ("sidelight.dev/metrics", "true");
+pub(crate) const ASKS: (&str, &str) = ("sidelight.dev/metrics", "true");
 
 /// A running pod of the Deployment `NAME-owner` whose container `app` declares the exporter's port.
-fn serving(name: &str, exporter: &Exporter, annotations: &[(&str, &str)]) -> Value {
+pub(crate) fn serving(name: &str, exporter: &Exporter, annotations: &[(&str, &str)]) -> Value {
     let annotations: serde_json::Map<_, _> =
         annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
     let mut pod = pod(name, &annotations.into());
@@ -27,16 +27,16 @@ fn serving(name: &str, exporter: &Exporter, annotations: &[(&str, &str)]) -> Val
 }
 
 /// An agent that scrapes the node's pods each second, and sends ten times a second.
-fn start(node: &Node, server: &RemoteWriteServer) -> Agent {
+pub(crate) fn start(node: &Node, server: &RemoteWriteServer) -> Agent {
     start_with(node, server, "interval: 1s, timeout: 1s")
 }
 
-fn start_with(node: &Node, server: &RemoteWriteServer, metrics: &str) -> Agent {
+pub(crate) fn start_with(node: &Node, server: &RemoteWriteServer, metrics: &str) -> Agent {
     Agent::start(BINARY, node.path(), &config(node, server, metrics, ""))
 }
 
 /// With these keys of `metrics` and of its output.
-fn config(node: &Node, server: &RemoteWriteServer, metrics: &str, remote_write: &str) -> String {
+pub(crate) fn config(node: &Node, server: &RemoteWriteServer, metrics: &str, remote_write: &str) -> String {
     let (directory, url) = (node.path().display(), server.url());
     format!(
         "node: node-1\ndata_dir: {directory}/data\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
@@ -47,7 +47,7 @@ fn config(node: &Node, server: &RemoteWriteServer, metrics: &str, remote_write: 
 }
 
 /// A series of the pod's target, with these labels of its own.
-fn series(name: &str, pod: &str, exporter: &Exporter, own: &str) -> String {
+pub(crate) fn series(name: &str, pod: &str, exporter: &Exporter, own: &str) -> String {
     let port = exporter.port();
     format!(
         "{name}{{container=\"app\",instance=\"127.0.0.1:{port}\",job=\"ns/{pod}-owner\",namespace=\"ns\",node=\"node-1\",pod=\"{pod}\"{own}}}"

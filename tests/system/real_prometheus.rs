@@ -1,21 +1,25 @@
 //! The remote write output against receivers that others wrote, and a page of theirs: Prometheus, VictoriaMetrics and the
-//! node exporter, as Debian has them.
+//! node exporter, as Debian has them, and a newer Prometheus.
 //!
 //! Ignored: `.ci/run` installs and runs them. They listen on the loopback interface only.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use sidelight_tests::agent::Agent;
 use sidelight_tests::eventually;
+use sidelight_tests::exporter::Exporter;
 use sidelight_tests::kubelet::{Node, pod};
 
 use crate::BINARY;
+use crate::real_receivers::receiver::folder;
 
 /// A program that ends with the test.
 struct Program {
@@ -27,13 +31,15 @@ struct Program {
 
 impl Program {
     /// Starts it on a free port; `arguments` makes what stands behind its name.
-    fn start(name: &str, arguments: impl Fn(u16) -> Vec<String>) -> Self {
+    fn start(name: impl AsRef<OsStr>, arguments: impl Fn(u16) -> Vec<String>) -> Self {
+        let name = name.as_ref();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new(name);
         let child = command.args(arguments(port)).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child = child.unwrap_or_else(|error| panic!("cannot start {name}: {error}; .ci/run installs it"));
+        let child =
+            child.unwrap_or_else(|error| panic!("cannot start {name:?}: {error}; .ci/run installs it"));
         let program = Program { child, port };
-        eventually(&format!("{name} is up"), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        eventually(&format!("{name:?} is up"), || TcpStream::connect(("127.0.0.1", port)).is_ok());
         program
     }
 
@@ -42,15 +48,28 @@ impl Program {
     }
 
     fn prometheus_with(directory: &Path, text: &str) -> Self {
-        let (config, data) = (directory.join("prometheus.yml"), directory.join("prometheus"));
+        let config = directory.join("prometheus.yml");
         std::fs::write(&config, text).unwrap();
-        let prometheus = Self::start("prometheus", |port| {
-            vec![
+        Self::ready("prometheus", &config, directory, &[])
+    }
+
+    /// The one that `tests/receivers/build` has built.
+    fn newer_prometheus(directory: &Path) -> Self {
+        let folder = folder("prometheus");
+        let features = ["--enable-feature=exemplar-storage,created-timestamp-zero-ingestion"];
+        Self::ready(folder.join("prometheus"), &folder.join("prometheus.yml"), directory, &features)
+    }
+
+    fn ready(name: impl AsRef<OsStr>, config: &Path, directory: &Path, further: &[&str]) -> Self {
+        let prometheus = Self::start(name, |port| {
+            let mut arguments = vec![
                 format!("--config.file={}", config.display()),
-                format!("--storage.tsdb.path={}", data.display()),
+                format!("--storage.tsdb.path={}", directory.join("prometheus").display()),
                 format!("--web.listen-address=127.0.0.1:{port}"),
                 "--web.enable-remote-write-receiver".to_owned(),
-            ]
+            ];
+            arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
+            arguments
         });
         // It listens before it answers queries.
         eventually("prometheus is ready", || prometheus.get("/-/ready").contains("is Ready"));
@@ -101,10 +120,10 @@ impl Drop for Program {
     }
 }
 
-/// The agent scrapes the node exporter, as the pod `node-exporter`, with these rules, and writes to the receiver.
-fn start(node: &Node, exporter: &Program, receiver: &Program, rules: &str) -> Agent {
+/// The agent scrapes what listens on this port, as the pod `node-exporter`, with these rules, and writes to the receiver.
+fn start(node: &Node, exporter: u16, receiver: &Program, rules: &str) -> Agent {
     let mut pod = pod("node-exporter", &json!({"prometheus.io/scrape": "true"}));
-    pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": exporter.port}]);
+    pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": exporter}]);
     pod["status"] = json!({"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]});
     node.write_pods(&[pod]);
     let (directory, port) = (node.path().display(), receiver.port);
@@ -130,7 +149,7 @@ fn names(page: &str) -> BTreeSet<String> {
 fn holds_what_was_served_until_it_is_gone(receiver: impl Fn(&Path) -> Program) {
     let (node, exporter) = (Node::new(), Program::node_exporter());
     let receiver = receiver(node.path());
-    let agent = start(&node, &exporter, &receiver, "[]");
+    let agent = start(&node, exporter.port, &receiver, "[]");
     let of_pod = "{job=\"ns/node-exporter-owner\"}";
     eventually("up is 1", || {
         receiver.query(&format!("up{of_pod}")).first().is_some_and(|up| up["value"][1] == "1")
@@ -175,13 +194,47 @@ fn victoria_metrics_holds_what_was_served_until_it_is_gone() {
     holds_what_was_served_until_it_is_gone(Program::victoria_metrics);
 }
 
+#[test]
+#[ignore = "needs what tests/receivers/build builds, and Debian's prometheus-node-exporter"]
+fn a_newer_prometheus_holds_what_was_served_until_it_is_gone() {
+    holds_what_was_served_until_it_is_gone(Program::newer_prometheus);
+}
+
+/// Scenario: a page of OpenMetrics with an exemplar, and a counter that says when it began.
+/// Guarantee: Prometheus gets both, by remote write 2.0: it has the exemplar, and a zero where the counter began.
+#[test]
+#[ignore = "needs what tests/receivers/build builds"]
+fn a_newer_prometheus_has_exemplars_and_starts() {
+    let node = Node::new();
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 60;
+    let exporter = Exporter::start(&format!(
+        "# TYPE a counter\na_total 5 # {{trace_id=\"abc\"}} 0.5\na_created {began}\n# EOF\n"
+    ));
+    let prometheus = Program::newer_prometheus(node.path());
+    let agent = start(&node, exporter.port(), &prometheus, "[]");
+    eventually("the counter", || !prometheus.query("a_total").is_empty());
+    assert_eq!(agent.metric("sidelight_remote_write_fallbacks_total"), 0.0);
+    let zero = &prometheus.query(&format!("a_total @ {}", began + 1))[0];
+    assert_eq!(zero["value"][1], "0", "{zero}");
+    let found =
+        prometheus.get(&format!("/api/v1/query_exemplars?query=a_total&start={began}&end={}", began + 3600));
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let exemplar = &found["data"][0]["exemplars"][0];
+    assert_eq!(
+        (&exemplar["labels"]["trace_id"], &exemplar["value"]),
+        (&json!("abc"), &json!("0.5")),
+        "{found}"
+    );
+    assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 0.0, "{}", agent.log());
+}
+
 /// What the agent says of itself and of the node's containers, for whoever pulls.
 #[test]
 #[ignore = "needs Debian's prometheus and prometheus-node-exporter"]
 fn promtool_finds_nothing_wrong_with_the_agents_own_pages() {
     let (node, exporter) = (Node::new(), Program::node_exporter());
     let prometheus = Program::prometheus(node.path());
-    let agent = start(&node, &exporter, &prometheus, "[]");
+    let agent = start(&node, exporter.port, &prometheus, "[]");
     eventually("the pod is there", || agent.get("/metrics/containers").1.contains("restarts_total"));
     for path in ["/metrics", "/metrics/containers"] {
         let mut promtool = Command::new("promtool");
@@ -221,7 +274,7 @@ fn rules_make_the_same_series_as_in_prometheus() {
         exporter.port
     );
     let prometheus = Program::prometheus_with(node.path(), &config);
-    let agent = start(&node, &exporter, &prometheus, RULES);
+    let agent = start(&node, exporter.port, &prometheus, RULES);
     let series = |job: &str| -> BTreeSet<String> {
         let mut found = prometheus.query(&format!("{{job=\"{job}\", __name__!~\"up|scrape_.*\"}}"));
         for series in &mut found {

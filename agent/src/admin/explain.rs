@@ -133,9 +133,9 @@ fn explain_container(view: &View, container: &Container) -> ContainerExplanation
         match takes {
             Takes::Yes => {
                 let lag: u64 = container.generations().iter().map(|generation| generation.lag(index)).sum();
-                let state = if output.status.is_up() { "up" } else { "down" };
+                let state = if output.status.state.is_up() { "up" } else { "down" };
                 let tag = if tag.is_empty() { String::new() } else { format!(", tag {tag}") };
-                let error = output.status.last_error().filter(|_| !output.status.is_up());
+                let error = output.status.state.last_error().filter(|_| !output.status.state.is_up());
                 let error = error.map(|error| format!(", last error: {error}")).unwrap_or_default();
                 taken.push(format!("{} ({state}{tag}, {lag} bytes behind{error})", output.name));
             }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use prometheus::core::Collector;
 use prometheus::{Gauge, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::admin::View;
@@ -23,6 +24,8 @@ pub(super) struct Gauges {
     retention_left: Gauge,
     files: IntGaugeVec,
     output_up: IntGaugeVec,
+    remote_write_lag: GaugeVec,
+    spool_bytes: IntGaugeVec,
     reload_successful: IntGauge,
     memory_budget: IntGauge,
     memory_used: IntGauge,
@@ -40,29 +43,18 @@ struct Written {
 
 impl Gauges {
     pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let vec = |name: &str, help: &str, label: &str| -> Result<IntGaugeVec, prometheus::Error> {
-            let vec = IntGaugeVec::new(Opts::new(format!("sidelight_{name}"), help), &[label])?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok(vec)
+        let name = |name: &str| format!("sidelight_{name}");
+        let vec = |called: &str, help: &str, label: &str| {
+            registered(registry, IntGaugeVec::new(Opts::new(name(called), help), &[label]))
         };
-        let int = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let gauge = IntGauge::new(format!("sidelight_{name}"), help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
+        let int = |called: &str, help: &str| registered(registry, IntGauge::new(name(called), help));
+        let seconds = |called: &str, help: &str| {
+            registered(registry, GaugeVec::new(Opts::new(name(called) + "_seconds", help), &["output"]))
         };
-        let oldest_unread = GaugeVec::new(
-            Opts::new(
-                "sidelight_log_oldest_unread_seconds",
-                "Age of the newest record that an output has read in the file where it is furthest behind; 0: nothing is unread.",
-            ),
-            &["output"],
-        )?;
-        registry.register(Box::new(oldest_unread.clone()))?;
         let retention_left = Gauge::new(
             "sidelight_log_retention_left_seconds",
             "Until the kubelet deletes the first unread byte, at the present rates; +Inf while nothing is unread.",
-        )?;
-        registry.register(Box::new(retention_left.clone()))?;
+        );
         let build = vec("build_info", "Always 1; the version.", "version")?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let reload_successful =
@@ -84,14 +76,26 @@ impl Gauges {
                 "Bytes of log files that the receiver has not acknowledged.",
                 "output",
             )?,
-            oldest_unread,
-            retention_left,
+            oldest_unread: seconds(
+                "log_oldest_unread",
+                "Age of the newest record that an output has read in the file where it is furthest behind; 0: nothing is unread.",
+            )?,
+            retention_left: registered(registry, retention_left)?,
             files: vec(
                 "log_files",
                 "Generations of log files by state: open, deleted (held open), closed.",
                 "state",
             )?,
-            output_up: vec("output_up", "Whether a receiver of the output takes chunks.", "output")?,
+            output_up: vec("output_up", "Whether a receiver of the output takes what is sent.", "output")?,
+            remote_write_lag: seconds(
+                "remote_write_lag",
+                "Since the oldest request that waits for its receiver was closed; 0: none waits.",
+            )?,
+            spool_bytes: vec(
+                "spool_bytes",
+                "Bytes of requests that wait on disk for their receiver.",
+                "output",
+            )?,
             reload_successful,
             memory_budget: int("memory_budget_bytes", "memory_budget of the config.")?,
             memory_used: int("memory_used_bytes", "Payload in memory, of all outputs.")?,
@@ -110,15 +114,23 @@ impl Gauges {
     pub(super) fn update(&self, view: &View) {
         let containers = view.inventory.containers();
         // An output that a reload has removed is not to keep its last values.
-        [&self.in_flight, &self.lag, &self.output_up].iter().for_each(|gauge| gauge.reset());
-        self.oldest_unread.reset();
+        [&self.in_flight, &self.lag, &self.output_up, &self.spool_bytes]
+            .iter()
+            .for_each(|gauge| gauge.reset());
+        [&self.oldest_unread, &self.remote_write_lag].iter().for_each(|gauge| gauge.reset());
         self.memory_budget.set(int(view.config.memory_budget));
         self.memory_used.set(int(view.outputs.iter().map(|output| output.share.used() as u64).sum()));
         for (output, lag) in view.outputs.iter().zip(status::lags(view)) {
             let label = [output.name.as_str()];
             self.lag.with_label_values(&label).set(int(lag));
             self.in_flight.with_label_values(&label).set(output.status.account().bytes_in_flight().max(0));
-            self.output_up.with_label_values(&label).set(i64::from(output.status.is_up()));
+            self.output_up.with_label_values(&label).set(i64::from(output.status.state.is_up()));
+        }
+        for output in &view.sample_outputs {
+            let label = [output.name.as_str()];
+            self.output_up.with_label_values(&label).set(i64::from(output.state.is_up()));
+            self.spool_bytes.with_label_values(&label).set(int(output.queue.spooled().bytes));
+            self.remote_write_lag.with_label_values(&label).set(output.queue.oldest().map_or(0.0, age));
         }
         for (index, output) in view.outputs.iter().enumerate() {
             let oldest =
@@ -168,6 +180,15 @@ impl Gauges {
     }
 }
 
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: Result<C, prometheus::Error>,
+) -> Result<C, prometheus::Error> {
+    let collector = collector?;
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
 /// Age in seconds of the newest record that an output has read of a container that it is behind in.
 fn oldest_unread(container: &Container, output: usize) -> Option<f64> {
     let generation = container.generations().into_iter().find(|generation| generation.lag(output) > 0)?;
@@ -177,6 +198,12 @@ fn oldest_unread(container: &Container, output: usize) -> Option<f64> {
         return Some(generation.opened.elapsed().as_secs_f64());
     };
     Some((now - last as f64).max(0.0))
+}
+
+/// Seconds since a time, which is milliseconds since the epoch.
+fn age(time: i64) -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    (now - time as f64 / 1000.0).max(0.0)
 }
 
 fn int(bytes: u64) -> i64 {

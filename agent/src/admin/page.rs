@@ -22,18 +22,16 @@ pub(super) fn render(view: &View) -> String {
     );
     for output in status::outputs(view).outputs {
         let state = if output.up { "up" } else { "down" };
-        let dropped: Vec<String> =
-            output.dropped.iter().map(|(reason, bytes)| format!("{reason} {}", bytes_text(*bytes))).collect();
         let _ = write!(
             page,
             "<tr><td>{}<td>{}<td class={state}>{state}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td>{}",
             escape(&output.name),
             escape(&output.kind),
-            bytes_text(output.delivered),
-            if dropped.is_empty() { "0".to_owned() } else { dropped.join(", ") },
-            bytes_text(output.in_flight),
+            output.amount(output.delivered),
+            output.dropped_text(),
+            output.amount(output.in_flight),
             bytes_text(output.lag_bytes),
-            escape(&output.last_error.unwrap_or_default()),
+            escape(output.last_error.as_deref().unwrap_or_default()),
         );
     }
     page.push_str("</table><h2>Files</h2><table><tr><th>namespace<th>pod<th>container<th>file<th>state<th class=n>size<th class=n>behind");

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::admin::View;
+use crate::admin::page::bytes_text;
+use crate::admin::{SampleOutputView, View};
+use crate::delivery::remote_write::DropReason;
 use crate::logs::container::Container;
 use crate::logs::generation::Generation;
+
+/// The kind of an output of samples.
+const REMOTE_WRITE: &str = "remote_write";
 
 /// `/api/v1/files`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,17 +68,17 @@ pub struct Outputs {
 pub struct OutputStatus {
     /// Its name.
     pub name: String,
-    /// `forward` or `stdout`.
+    /// `forward`, `stdout` or `remote_write`.
     pub kind: String,
-    /// Whether a receiver takes chunks.
+    /// Whether a receiver takes what is sent.
     pub up: bool,
-    /// Source bytes delivered.
+    /// Delivered: source bytes, or samples of `remote_write`; the next two as well.
     pub delivered: u64,
-    /// Source bytes dropped, by reason; reasons without any are left out.
+    /// Dropped, by reason; reasons without any are left out.
     pub dropped: BTreeMap<String, u64>,
-    /// Source bytes read, neither delivered nor dropped.
+    /// Read, neither delivered nor dropped.
     pub in_flight: u64,
-    /// Bytes of all files that are not acknowledged.
+    /// Bytes of all files that are not acknowledged, or of the requests that wait.
     pub lag_bytes: u64,
     /// The newest error.
     pub last_error: Option<String>,
@@ -128,7 +133,7 @@ pub(super) fn outputs(view: &View) -> Outputs {
         OutputStatus {
             name: output.name.clone(),
             kind: output.kind.to_owned(),
-            up: output.status.is_up(),
+            up: output.status.state.is_up(),
             delivered: account.bytes_delivered(),
             dropped: account
                 .bytes_dropped()
@@ -137,10 +142,44 @@ pub(super) fn outputs(view: &View) -> Outputs {
                 .collect(),
             in_flight: account.bytes_in_flight().unsigned_abs(),
             lag_bytes,
-            last_error: output.status.last_error(),
+            last_error: output.status.state.last_error(),
         }
     });
-    Outputs { outputs: outputs.collect() }
+    Outputs { outputs: outputs.chain(view.sample_outputs.iter().map(sample_output)).collect() }
+}
+
+fn sample_output(output: &SampleOutputView) -> OutputStatus {
+    let dropped = |reason: DropReason| {
+        let samples = output.metrics.dropped(&output.name, reason).get();
+        (samples > 0).then(|| (reason.name().to_owned(), samples))
+    };
+    OutputStatus {
+        name: output.name.clone(),
+        kind: REMOTE_WRITE.to_owned(),
+        up: output.state.is_up(),
+        delivered: output.metrics.delivered(&output.name).get(),
+        dropped: DropReason::ALL.into_iter().filter_map(dropped).collect(),
+        in_flight: output.queue.samples(),
+        lag_bytes: output.queue.bytes(),
+        last_error: output.state.last_error(),
+    }
+}
+
+impl OutputStatus {
+    /// An amount in the output's unit, for people.
+    pub fn amount(&self, amount: u64) -> String {
+        if self.kind == REMOTE_WRITE { format!("{amount} samples") } else { bytes_text(amount) }
+    }
+
+    /// What was dropped, for people.
+    pub fn dropped_text(&self) -> String {
+        let dropped: Vec<String> = self
+            .dropped
+            .iter()
+            .map(|(reason, amount)| format!("{reason} {}", self.amount(*amount)))
+            .collect();
+        if dropped.is_empty() { "0".to_owned() } else { dropped.join(", ") }
+    }
 }
 
 /// By output: bytes of all files that its receiver has not acknowledged.

@@ -109,7 +109,9 @@ impl Pipeline {
         let pods = parts.pods.clone();
         let states = States::default();
         let scraping = ScrapingThread::start(&config, parts, &states)?;
-        let view = Arc::new(View { config: config.clone(), inventory, pods, outputs, states });
+        let sample_outputs = scraping.iter().flat_map(|scraping| scraping.outputs.clone()).collect();
+        let view =
+            Arc::new(View { config: config.clone(), inventory, pods, outputs, sample_outputs, states });
         Ok(Pipeline {
             output_names: config.logs.outputs.iter().map(|output| output.name.clone()).collect(),
             discovery: Some(DiscoveryThread::start(

@@ -5,25 +5,30 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use prometheus::IntCounter;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::admin::SampleOutputView;
 use crate::app::Parts;
 use crate::config::{self, Config, QUEUE_BYTES};
-use crate::delivery::remote_write::{Queue, RemoteWrite};
+use crate::delivery::remote_write::{DropReason, Protocol, Queue, RemoteWrite, Wanted};
+use crate::delivery::status::OutputState;
 use crate::metrics::outputs::Output;
 use crate::metrics::scrape::any_certificate;
 use crate::metrics::scraping::{self, Pages, Shared, States};
 use crate::metrics::series::Limits;
+use crate::metrics::symbols::Symbols;
+
+/// For what is left in memory at the end. The grace period has two seconds more than the deadline.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 /// The thread, and how it is told to stop.
 pub(super) struct ScrapingThread {
     stop: watch::Sender<Option<Instant>>,
     thread: JoinHandle<()>,
-    /// The queues, and where to count what is left in them at the end.
-    unsent: Vec<(IntCounter, Arc<Queue>)>,
+    /// Where samples go, for the admin server.
+    pub(super) outputs: Vec<SampleOutputView>,
 }
 
 // === impl ScrapingThread ===
@@ -38,30 +43,28 @@ impl ScrapingThread {
         parts: &Parts,
         states: &States,
     ) -> anyhow::Result<Option<Self>> {
-        let metrics = &parts.remote_write;
-        let wanted = config.metrics.outputs.iter();
-        let wanted = wanted.map(|output| (output.name.clone(), destination(&output.remote_write)));
-        let make = |name: &str| Queue::new(QUEUE_BYTES, metrics.unsent(name, "queue_full"));
-        let (queues, lost) = parts.queues.of(wanted, make);
-        if lost > 0 {
-            tracing::warn!(
-                samples = lost,
-                "an output of metrics is no more; what waited for its receiver is dropped"
-            );
-            metrics.unsent("", "output_removed").inc_by(lost);
-        }
+        let queues = queues(config, parts);
         if config.metrics.outputs.is_empty() {
             return Ok(None);
         }
-        let (mut writers, mut outputs, mut unsent) = (Vec::new(), Vec::new(), Vec::new());
+        let symbols = Symbols::default();
+        let (mut writers, mut outputs, mut views) = (Vec::new(), Vec::new(), Vec::new());
         for (output, queue) in config.metrics.outputs.iter().zip(queues) {
-            outputs.push(Output::new(output, queue.clone()));
-            unsent.push((metrics.unsent(&output.name, "stopped"), queue.clone()));
-            writers.push(RemoteWrite::new(&output.name, &output.remote_write, queue, metrics)?);
+            let protocol = Arc::new(Protocol::new(output.remote_write.protocol));
+            let state = Arc::<OutputState>::default();
+            outputs.push(Output::new(output, queue.clone(), protocol.clone(), symbols.clone()));
+            views.push(SampleOutputView {
+                name: output.name.clone(),
+                state: state.clone(),
+                queue: queue.clone(),
+                metrics: parts.remote_write.clone(),
+            });
+            writers.push(RemoteWrite::new(output, queue, protocol, state, &parts.remote_write)?);
         }
         let shared = Arc::new(Shared {
             config: config.clone(),
             outputs,
+            symbols,
             states: states.clone(),
             metrics: parts.scrapes.clone(),
             tls: any_certificate()?,
@@ -89,17 +92,25 @@ impl ScrapingThread {
                 runtime.shutdown_background();
             })
             .context("cannot start the thread of the scrapes")?;
-        Ok(Some(ScrapingThread { stop, thread, unsent }))
+        Ok(Some(ScrapingThread { stop, thread, outputs: views }))
     }
 
-    /// Ends the scrapes, and sends what there is until the deadline. What is left is dropped, and counted.
+    /// Ends the scrapes, and sends what there is until the deadline. What is left goes to the disk; without a spool it is
+    /// dropped, and counted.
     pub(super) async fn finish(self, deadline: Instant) {
         self.end(deadline).await;
-        for (counter, queue) in self.unsent {
-            let samples = queue.samples();
+        for SampleOutputView { name, queue, metrics, .. } in self.outputs {
+            if let Ok(Err(error)) = tokio::time::timeout(LAST_WRITE, queue.spill()).await {
+                tracing::error!(output = name, %error, "what is left cannot be written to the spool");
+            }
+            let samples = queue.samples_in_memory();
             if samples > 0 {
-                tracing::warn!(samples, "not every sample was sent in time; what is left is dropped");
-                counter.inc_by(samples);
+                tracing::warn!(
+                    output = name,
+                    samples,
+                    "not every sample was sent in time; what is left is dropped"
+                );
+                metrics.dropped(&name, DropReason::Stopped).inc_by(samples);
             }
         }
     }
@@ -115,6 +126,26 @@ impl ScrapingThread {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// The queues of the outputs, in their order.
+fn queues(config: &Config, parts: &Parts) -> Vec<Arc<Queue>> {
+    let wanted = config.metrics.outputs.iter().map(|output| Wanted {
+        name: output.name.clone(),
+        destination: destination(&output.remote_write),
+        spool: output.remote_write.spool,
+    });
+    let metrics = &parts.remote_write;
+    let make = |name: &str| Queue::new(QUEUE_BYTES, metrics.lost(name));
+    let (queues, lost) = parts.queues.of(&config.data_dir, &wanted.collect::<Vec<_>>(), make);
+    if lost > 0 {
+        tracing::warn!(
+            samples = lost,
+            "an output of metrics is no more; what waited for its receiver is dropped"
+        );
+        metrics.dropped("", DropReason::OutputRemoved).inc_by(lost);
+    }
+    queues
 }
 
 /// Headers that choose a tenant: of Mimir and Cortex, and of Thanos.

@@ -81,18 +81,13 @@ pub(super) fn outputs(admin: &str, form: Form) -> u8 {
             "LAST ERROR",
         ]);
         for output in &outputs.outputs {
-            let dropped: Vec<String> = output
-                .dropped
-                .iter()
-                .map(|(reason, bytes)| format!("{reason} {}", bytes_text(*bytes)))
-                .collect();
             table.row(vec![
                 output.name.clone(),
                 output.kind.clone(),
                 if output.up { "up" } else { "down" }.to_owned(),
-                bytes_text(output.delivered),
-                if dropped.is_empty() { "0".to_owned() } else { dropped.join(", ") },
-                bytes_text(output.in_flight),
+                output.amount(output.delivered),
+                output.dropped_text(),
+                output.amount(output.in_flight),
                 bytes_text(output.lag_bytes),
                 output.last_error.clone().unwrap_or_default(),
             ]);

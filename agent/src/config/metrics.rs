@@ -54,6 +54,7 @@ pub struct MetricOutput {
 #[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
 pub struct RemoteWrite {
     pub url: String,
+    pub protocol: Protocol,
     #[serde(serialize_with = "names")]
     pub headers: BTreeMap<String, Secret>,
     pub basic_auth: Option<BasicAuth>,
@@ -63,6 +64,22 @@ pub struct RemoteWrite {
     pub relabel: Vec<Rule>,
     #[serde(serialize_with = "duration")]
     pub flush_interval: Duration,
+    #[serde(serialize_with = "size")]
+    pub spool: u64,
+}
+
+/// The version of remote write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Protocol {
+    /// 2.0, and 1.0 with a receiver that does not know it.
+    #[serde(rename = "auto")]
+    Auto,
+    /// 1.0
+    #[serde(rename = "1.0")]
+    V1,
+    /// 2.0
+    #[serde(rename = "2.0")]
+    V2,
 }
 
 /// A user and its password.

@@ -132,7 +132,7 @@ impl Dispatcher {
             if !is_open && self.pending.is_empty() && self.upstreams.in_flight() == 0 {
                 return;
             }
-            self.status.set_up(self.upstreams.any_up());
+            self.status.state.set_up(self.upstreams.any_up());
             tokio::select! {
                 chunk = chunks.recv(), if is_open && self.has_place() => match chunk {
                     Some(chunk) => self.take(chunk),
@@ -266,7 +266,7 @@ impl Dispatcher {
                 "a receiver is away; what is not acknowledged is kept and sent again"
             );
         }
-        self.status.set_error(format!("{address}: {error}"));
+        self.status.state.set_error(format!("{address}: {error}"));
     }
 
     /// In their order, but suspects behind all others.

@@ -1,8 +1,14 @@
-//! The remote write output, version 1.0: requests in their order, one at a time, each until the receiver has answered.
+//! The remote write output: requests in their order, one at a time, each until the receiver has answered.
 //!
-//! Source: the specification of Prometheus remote write 1.0: 5xx and 429 are sent again, every other 4xx is given up.
+//! Source: the specifications of Prometheus remote write 1.0 and 2.0: 5xx and 429 are sent again, every other 4xx is given
+//! up; with 415, or a success that does not say how much was written, a receiver shows that it does not know 2.0.
 
+mod downgrade;
+mod metrics;
+mod protocol;
 mod queue;
+mod queues;
+mod spool;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +26,21 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::delivery::secret::Secret;
+use crate::delivery::status::OutputState;
 use crate::delivery::{deadline_passed, tls};
 use crate::{config, delivery};
 
+pub(crate) use downgrade::downgrade;
+pub use metrics::{DropReason, Metrics};
+pub use protocol::{Protocol, Version};
 use queue::Request as WriteRequest;
-pub use queue::{Queue, Queues};
+pub use queue::{Lost, Queue};
+pub use queues::{Queues, Wanted};
 
 /// For one request, from connecting to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,16 +50,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// What is logged of an answer that is an error.
 const MAX_ERROR: usize = 4 << 10;
 
-/// Counters of the remote write outputs.
-#[derive(Clone, Debug)]
-pub struct Metrics {
-    samples: IntCounterVec,
-    requests: IntCounterVec,
-    bytes: IntCounterVec,
-    retries: IntCounterVec,
-    dropped: IntCounterVec,
-}
-
 /// One remote write output.
 pub struct RemoteWrite {
     name: String,
@@ -57,56 +58,26 @@ pub struct RemoteWrite {
     headers: HeaderMap,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     queue: Arc<Queue>,
+    protocol: Arc<Protocol>,
+    state: Arc<OutputState>,
     samples: IntCounter,
     requests: IntCounter,
     bytes: IntCounter,
     retries: IntCounter,
+    fallbacks: IntCounter,
     rejected: IntCounter,
 }
 
 /// What came of a request.
 enum Outcome {
-    Taken,
+    /// All of it, or of version 2.0 so many samples, with what the receiver says of the others.
+    Taken(u64, String),
     /// The receiver will never take it.
     Rejected(String),
+    /// It does not know the version.
+    Unknown(String),
     /// It is away; perhaps it says for how long.
     Away(String, Option<Duration>),
-}
-
-// === impl Metrics ===
-
-impl Metrics {
-    /// Registers the counters.
-    ///
-    /// # Errors
-    /// When a name is registered already.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |name: &str,
-                        help: &str,
-                        labels: &[&str]|
-         -> Result<IntCounterVec, prometheus::Error> {
-            let vec =
-                IntCounterVec::new(Opts::new(format!("sidelight_remote_write_{name}_total"), help), labels)?;
-            registry.register(Box::new(vec.clone()))?;
-            Ok(vec)
-        };
-        Ok(Metrics {
-            samples: counters("samples", "Samples that the receiver has taken.", &["output"])?,
-            requests: counters("requests", "Requests that were sent, however they ended.", &["output"])?,
-            bytes: counters("bytes", "Bytes of requests that were sent, compressed.", &["output"])?,
-            retries: counters("retries", "Requests that were sent again.", &["output"])?,
-            dropped: counters(
-                "dropped_samples",
-                "Samples that were given up, by reason.",
-                &["output", "reason"],
-            )?,
-        })
-    }
-
-    /// Samples of an output that were never answered, for this reason.
-    pub fn unsent(&self, output: &str, reason: &str) -> IntCounter {
-        self.dropped.with_label_values(&[output, reason])
-    }
 }
 
 // === impl RemoteWrite ===
@@ -117,11 +88,13 @@ impl RemoteWrite {
     /// # Errors
     /// When the certificates that an https URL needs cannot be used.
     pub fn new(
-        name: &str,
-        config: &config::RemoteWrite,
+        output: &config::MetricOutput,
         queue: Arc<Queue>,
+        protocol: Arc<Protocol>,
+        state: Arc<OutputState>,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
+        let (name, config) = (output.name.as_str(), &output.remote_write);
         let url: Uri = config.url.parse().context("the URL was valid when the config was read")?;
         let builder = HttpsConnectorBuilder::new();
         let connector = if url.scheme_str() == Some("https") {
@@ -138,11 +111,14 @@ impl RemoteWrite {
             headers: headers(config)?,
             client: Client::builder(TokioExecutor::new()).build(connector),
             queue,
+            protocol,
+            state,
             samples: of(&metrics.samples),
             requests: of(&metrics.requests),
             bytes: of(&metrics.bytes),
             retries: of(&metrics.retries),
-            rejected: metrics.dropped.with_label_values(&[name, "rejected"]),
+            fallbacks: of(&metrics.fallbacks),
+            rejected: metrics.dropped(name, DropReason::Rejected),
         })
     }
 
@@ -160,73 +136,144 @@ impl RemoteWrite {
     }
 
     /// Until the receiver has answered. No request overtakes another: samples of a series must come in their order.
-    async fn deliver(&self, request: WriteRequest) {
+    async fn deliver(&self, mut request: WriteRequest) {
         let mut pause = FIRST_PAUSE;
         let mut is_news = true;
         loop {
-            match self.send(&request).await {
-                Outcome::Taken => {
-                    if self.queue.done(&request) {
-                        self.samples.inc_by(request.samples);
+            if request.version == Version::V2 && self.protocol.version() == Version::V1 {
+                match as_v1(&request.body) {
+                    Ok(body) => request = WriteRequest { body, version: Version::V1, ..request },
+                    Err(error) => {
+                        return self.give_up(&request, &format!("it cannot be read back: {error}")).await;
                     }
-                    return;
                 }
-                Outcome::Rejected(error) => {
-                    if self.queue.done(&request) {
-                        self.rejected.inc_by(request.samples);
+            }
+            match self.send(&request).await {
+                Outcome::Taken(written, said) => return self.settle(&request, written, &said).await,
+                Outcome::Rejected(error) => return self.give_up(&request, &error).await,
+                Outcome::Unknown(answer) => {
+                    if !self.protocol.fall_back() {
+                        return self.give_up(&request, &answer).await;
                     }
-                    tracing::error!(
+                    self.fallbacks.inc();
+                    tracing::info!(
                         output = self.name,
-                        samples = request.samples,
-                        error,
-                        "the receiver rejects a request; its samples are dropped"
+                        answer,
+                        "the receiver does not know remote write 2.0; sending 1.0"
                     );
-                    return;
                 }
                 Outcome::Away(error, retry_after) => {
                     if std::mem::take(&mut is_news) {
                         tracing::warn!(output = self.name, url = %self.url, error, "the receiver is away; sending again");
                     }
+                    self.state.set_up(false);
+                    self.state.set_error(error);
+                    self.wait(retry_after.unwrap_or(pause).min(LONGEST_PAUSE).max(pause)).await;
+                    if !self.queue.holds(&request) {
+                        return;
+                    }
                     self.retries.inc();
-                    tokio::time::sleep(retry_after.unwrap_or(pause).min(LONGEST_PAUSE).max(pause)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
     }
 
+    /// Waits; what comes meanwhile goes to the disk.
+    async fn wait(&self, pause: Duration) {
+        let spill = async {
+            let mut is_news = true;
+            loop {
+                if let Err(error) = self.queue.spill().await
+                    && std::mem::take(&mut is_news)
+                {
+                    tracing::error!(output = self.name, %error, "what waits cannot be written to the spool; it stays in memory");
+                }
+                self.queue.news().await;
+            }
+        };
+        let _: Result<std::convert::Infallible, _> = tokio::time::timeout(pause, spill).await;
+    }
+
+    async fn settle(&self, request: &WriteRequest, written: u64, said: &str) {
+        self.state.set_up(true);
+        if !self.queue.done(request).await {
+            return;
+        }
+        let written = written.min(request.samples);
+        self.samples.inc_by(written);
+        self.rejected.inc_by(request.samples - written);
+        if written < request.samples {
+            let samples = request.samples - written;
+            tracing::error!(
+                output = self.name,
+                samples,
+                said,
+                "the receiver has not written all samples of a request"
+            );
+        }
+    }
+
+    async fn give_up(&self, request: &WriteRequest, error: &str) {
+        // It answers, and says no.
+        self.state.set_up(true);
+        self.state.set_error(error.to_owned());
+        if self.queue.done(request).await {
+            self.rejected.inc_by(request.samples);
+        }
+        tracing::error!(
+            output = self.name,
+            samples = request.samples,
+            error,
+            "the receiver rejects a request; its samples are dropped"
+        );
+    }
+
     async fn send(&self, request: &WriteRequest) -> Outcome {
         self.requests.inc();
         self.bytes.inc_by(request.body.len() as u64);
-        match tokio::time::timeout(TIMEOUT, self.post(request.body.clone())).await {
+        match tokio::time::timeout(TIMEOUT, self.post(request)).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => Outcome::Away(format!("{error:#}"), None),
             Err(_) => Outcome::Away(format!("no answer within {} s", TIMEOUT.as_secs()), None),
         }
     }
 
-    async fn post(&self, body: Bytes) -> anyhow::Result<Outcome> {
-        let mut request = Request::post(&self.url)
-            .header(CONTENT_TYPE, "application/x-protobuf")
+    async fn post(&self, request: &WriteRequest) -> anyhow::Result<Outcome> {
+        let mut post = Request::post(&self.url)
+            .header(CONTENT_TYPE, request.version.content_type())
             .header(CONTENT_ENCODING, "snappy")
             .header(USER_AGENT, delivery::USER_AGENT)
-            .header("X-Prometheus-Remote-Write-Version", "0.1.0")
-            .body(Full::new(body))?;
-        request.headers_mut().extend(self.headers.clone());
-        let response = self.client.request(request).await?;
+            .header("X-Prometheus-Remote-Write-Version", request.version.header())
+            .body(Full::new(request.body.clone()))?;
+        post.headers_mut().extend(self.headers.clone());
+        let response = self.client.request(post).await?;
         let status = response.status();
-        let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let retry_after = seconds.map(Duration::from_secs);
+        let number =
+            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after = number(RETRY_AFTER.as_str()).map(Duration::from_secs);
+        let written = number("X-Prometheus-Remote-Write-Samples-Written");
         // Also of a success, so that the connection can be used again.
         let answer = beginning(response.into_body()).await;
         let text = || format!("{status}: {}", String::from_utf8_lossy(&answer).trim());
-        Ok(match status {
-            _ if status.is_success() => Outcome::Taken,
-            StatusCode::TOO_MANY_REQUESTS => Outcome::Away(text(), retry_after),
+        let is_newer = request.version == Version::V2;
+        Ok(match (status, written) {
+            (_, Some(written)) if status.is_success() && is_newer => Outcome::Taken(written, text()),
+            (_, None) if status.is_success() && is_newer => Outcome::Unknown(text()),
+            _ if status.is_success() => Outcome::Taken(request.samples, String::new()),
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, _) if is_newer => Outcome::Unknown(text()),
+            (StatusCode::TOO_MANY_REQUESTS, _) => Outcome::Away(text(), retry_after),
             _ if status.is_server_error() => Outcome::Away(text(), retry_after),
             _ => Outcome::Rejected(text()),
         })
     }
+}
+
+/// A request of version 2.0 as one of 1.0, both compressed.
+fn as_v1(body: &[u8]) -> anyhow::Result<Bytes> {
+    let newer = snap::raw::Decoder::new().decompress_vec(body)?;
+    let older = downgrade(&newer).map_err(|_| anyhow::anyhow!("it is malformed"))?;
+    Ok(snap::raw::Encoder::new().compress_vec(&older)?.into())
 }
 
 fn headers(config: &config::RemoteWrite) -> anyhow::Result<HeaderMap> {

@@ -5,26 +5,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checkpoint::account::OutputAccount;
 
-/// One output's state, written by its delivery, read by the admin server.
-#[derive(Debug)]
-pub struct OutputStatus {
+/// How an output fares: latest values, written by its delivery, read by the admin server.
+#[derive(Debug, Default)]
+pub struct OutputState {
     up: AtomicBool,
     last_error: Mutex<Option<String>>,
+}
+
+/// The state and the counters of an output of logs.
+#[derive(Debug)]
+pub struct OutputStatus {
+    /// Not yet up, no error, at the start.
+    pub state: OutputState,
     account: Arc<OutputAccount>,
 }
 
-impl OutputStatus {
-    /// Not yet up, no error.
-    pub fn new(account: Arc<OutputAccount>) -> Arc<Self> {
-        Arc::new(OutputStatus { up: AtomicBool::new(false), last_error: Mutex::new(None), account })
-    }
+// === impl OutputState ===
 
-    /// Whether at least one receiver takes chunks.
+impl OutputState {
+    /// Whether at least one receiver takes what is sent.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
     }
 
-    /// Says whether at least one receiver takes chunks.
+    /// Says whether at least one receiver takes what is sent.
     pub fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
     }
@@ -37,6 +41,15 @@ impl OutputStatus {
     /// Keeps `error` as the newest.
     pub fn set_error(&self, error: String) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
+
+// === impl OutputStatus ===
+
+impl OutputStatus {
+    /// Of an output with these counters.
+    pub fn new(account: Arc<OutputAccount>) -> Arc<Self> {
+        Arc::new(OutputStatus { state: OutputState::default(), account })
     }
 
     /// The output's counters.

@@ -20,7 +20,7 @@ pub async fn run(
     status: Arc<OutputStatus>,
     mut stop: watch::Receiver<Option<Instant>>,
 ) {
-    status.set_up(true);
+    status.state.set_up(true);
     loop {
         let deadline = *stop.borrow_and_update();
         let chunk = tokio::select! {
@@ -38,8 +38,8 @@ pub async fn run(
                 written.settle(&[]);
                 break;
             };
-            status.set_up(false);
-            status.set_error(format!("cannot write to standard output: {error}"));
+            status.state.set_up(false);
+            status.state.set_error(format!("cannot write to standard output: {error}"));
             let deadline = *stop.borrow();
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return;
@@ -47,7 +47,7 @@ pub async fn run(
             tokio::time::sleep(PAUSE).await;
             chunk = written;
         }
-        status.set_up(true);
+        status.state.set_up(true);
     }
 }
 

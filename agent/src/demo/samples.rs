@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::loopback::listen;
 use super::node::LINES_WRITTEN;
-use crate::metrics::protobuf::{Field, Malformed, fields};
+use crate::delivery::protobuf::{Field, Malformed, fields};
+use crate::delivery::remote_write::downgrade;
 
 /// Name and labels.
 pub(super) type Labels = BTreeMap<String, String>;
@@ -88,14 +89,20 @@ fn serve(stream: &TcpStream, samples: &Mutex<Samples>) -> io::Result<()> {
         let mut body = Vec::new();
         reader.by_ref().take(length).read_to_end(&mut body)?;
         let bytes = snap::raw::Decoder::new().decompress_vec(&body).map_err(io::Error::other)?;
-        take(&bytes, samples).map_err(|Malformed| io::Error::other("not a write request"))?;
-        (&*stream).write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
+        let written = downgrade(&bytes).and_then(|request| take(&request, samples));
+        let written = written.map_err(|Malformed| io::Error::other("not a write request"))?;
+        write!(
+            &*stream,
+            "HTTP/1.1 204 No Content\r\nX-Prometheus-Remote-Write-Samples-Written: {written}\r\n\r\n"
+        )?;
     }
 }
 
-/// Fields of `WriteRequest`, `TimeSeries`, `Label` and `Sample` (`prompb/types.proto` of Prometheus).
-fn take(request: &[u8], samples: &Mutex<Samples>) -> Result<(), Malformed> {
+/// Takes what there is and gives how many samples that was; fields of `WriteRequest`, `TimeSeries`, `Label` and `Sample`
+/// (`prompb/types.proto` of Prometheus).
+fn take(request: &[u8], samples: &Mutex<Samples>) -> Result<u64, Malformed> {
     let mut samples = samples.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = samples.count;
     for series in fields(request) {
         let (1, Field::Bytes(series)) = series? else { continue };
         let mut labels = Labels::new();
@@ -115,7 +122,7 @@ fn take(request: &[u8], samples: &Mutex<Samples>) -> Result<(), Malformed> {
             }
         }
     }
-    Ok(())
+    Ok(samples.count - before)
 }
 
 fn pair(label: &[u8]) -> Result<(String, String), Malformed> {

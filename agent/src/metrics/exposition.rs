@@ -10,11 +10,15 @@ mod number;
 mod reader;
 mod series;
 
+use std::borrow::Cow;
 use std::fmt;
 
 pub use check::check;
 pub use line::{Exemplar, Kind, Line, Sample};
 pub use series::{Label, Series};
+
+/// Characters of an exemplar's labels, names and values together (OpenMetrics 1.0, "Exemplars").
+pub const EXEMPLAR_CHARACTERS: usize = 128;
 
 /// How a page is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,16 @@ pub struct PageFault {
     pub column: Option<usize>,
     /// What is wrong there.
     pub what: String,
+}
+
+/// The name of a comment, without its quotes; none if it is no name.
+pub(crate) fn plain_name(name: &[u8]) -> Option<Cow<'_, str>> {
+    series::metric_name(name).ok()
+}
+
+/// The text of a comment, without its escapes.
+pub(crate) fn plain_text(text: &[u8]) -> String {
+    series::unescape(&String::from_utf8_lossy(text))
 }
 
 // === impl Dialect ===

@@ -7,8 +7,9 @@ use hyper::body::Bytes;
 
 use crate::cluster::Pod;
 use crate::config::{self, Match};
-use crate::delivery::remote_write::Queue;
-use crate::metrics::write_request::WriteRequest;
+use crate::delivery::remote_write::{Protocol, Queue};
+use crate::metrics::symbols::Symbols;
+use crate::metrics::write_request::{Sample, WriteRequest};
 
 /// A request is sent when it has so many samples, and a scrape goes whole into one if it has no more: receivers say what
 /// is wrong by request, and most take 10,000 at once.
@@ -26,10 +27,12 @@ pub struct Output {
     pub flush_interval: Duration,
     open: Mutex<Open>,
     queue: Arc<Queue>,
+    protocol: Arc<Protocol>,
+    symbols: Symbols,
 }
 
 /// The request that is being filled.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     request: WriteRequest,
     /// For compression.
@@ -40,13 +43,21 @@ struct Open {
 
 impl Output {
     /// An output with nothing in it.
-    pub fn new(config: &config::MetricOutput, queue: Arc<Queue>) -> Self {
+    pub fn new(
+        config: &config::MetricOutput,
+        queue: Arc<Queue>,
+        protocol: Arc<Protocol>,
+        symbols: Symbols,
+    ) -> Self {
+        let request = WriteRequest::new(protocol.version());
         Output {
             matching: config.matching.clone(),
             has_rules: !config.remote_write.relabel.is_empty(),
             flush_interval: config.remote_write.flush_interval,
-            open: Mutex::default(),
+            open: Mutex::new(Open { request, scratch: Vec::new() }),
             queue,
+            protocol,
+            symbols,
         }
     }
 
@@ -55,20 +66,21 @@ impl Output {
         self.matching.takes(&pod.namespace, &pod.labels)
     }
 
-    /// Adds the samples of one scrape, at most `count`: encoded labels, value, and milliseconds since the epoch. Where the
-    /// page has times of its own, the scrape has its requests for itself: a receiver that finds one of them too old rejects
-    /// the whole request.
-    pub fn add<'a>(&self, count: usize, alone: bool, samples: impl Iterator<Item = (&'a [u8], f64, i64)>) {
+    /// Adds the samples of one scrape, at most `count`. Where the page has times of its own, the scrape has its requests for
+    /// itself: a receiver that finds one of them too old rejects the whole request.
+    pub fn add<'a>(&self, count: usize, alone: bool, samples: impl Iterator<Item = Sample<'a>>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if alone || open.request.samples() + count > MAX_SAMPLES {
             self.send(&mut open);
         }
-        for (labels, value, timestamp) in samples {
-            if open.request.samples() == MAX_SAMPLES || open.request.bytes().len() >= MAX_BYTES {
+        let table = self.symbols.lock();
+        for sample in samples {
+            if open.request.samples() == MAX_SAMPLES || open.request.bytes() >= MAX_BYTES {
                 self.send(&mut open);
             }
-            open.request.add(labels, value, timestamp);
+            open.request.add(&sample, &table);
         }
+        drop(table);
         if alone {
             self.send(&mut open);
         }
@@ -89,17 +101,20 @@ impl Output {
         if request.samples() == 0 {
             return;
         }
-        scratch.resize(snap::raw::max_compress_len(request.bytes().len()), 0);
-        match snap::raw::Encoder::new().compress(request.bytes(), scratch) {
+        let (samples, version) = (request.samples(), request.version());
+        let bytes = request.finish();
+        scratch.resize(snap::raw::max_compress_len(bytes.len()), 0);
+        match snap::raw::Encoder::new().compress(bytes, scratch) {
             // Copied, so that what waits takes no more memory than it is long.
             Ok(length) => {
-                self.queue.push(Bytes::copy_from_slice(&scratch[..length]), request.samples() as u64)
+                self.queue.push(Bytes::copy_from_slice(&scratch[..length]), version, samples as u64);
             }
             // Only of what is longer than 4 GiB.
-            Err(error) => {
-                tracing::error!(%error, samples = request.samples(), "a request cannot be compressed")
-            }
+            Err(error) => tracing::error!(%error, samples, "a request cannot be compressed"),
         }
         request.clear();
+        if self.protocol.version() != version {
+            *request = WriteRequest::new(self.protocol.version());
+        }
     }
 }

@@ -26,6 +26,7 @@ use crate::metrics::scraping::page::Scraper;
 pub use crate::metrics::scraping::pages::Pages;
 pub use crate::metrics::scraping::state::{ScrapeMetrics, State, States};
 use crate::metrics::series::Limits;
+use crate::metrics::symbols::Symbols;
 
 /// What every task needs.
 pub struct Shared {
@@ -37,6 +38,8 @@ pub struct Shared {
     pub states: States,
     /// Counters.
     pub metrics: ScrapeMetrics,
+    /// The texts of labels.
+    pub symbols: Symbols,
     /// How many series there may be.
     pub limits: Arc<Limits>,
     /// For https.

@@ -1,34 +1,71 @@
-//! A write request of remote write 1.0 while it is filled.
-//!
-//! Source: the specification of remote write 1.0, and `prompb/remote.proto` of Prometheus.
+//! A write request while it is filled, in either version of the protocol.
 
-use super::protobuf::{length_delimited, varint, varint_len};
+mod v1;
+mod v2;
+
+use crate::delivery::remote_write::Version;
+use crate::metrics::series::{Exemplar, Metadata};
+use crate::metrics::symbols::{Symbol, SymbolTable};
 
 /// What says that a series has ended (`model/value/value.go` of Prometheus): a NaN that no computation gives.
 pub const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 
-/// Samples, encoded as they come: `WriteRequest.timeseries`.
-#[derive(Debug, Default)]
+/// A sample as an output gets it. Times are milliseconds since the epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// Names and values in turn, sorted by name.
+    pub labels: &'a [Symbol],
+    /// What is known of the series.
+    pub metadata: Metadata,
+    /// The value.
+    pub value: f64,
+    /// When that was.
+    pub timestamp: i64,
+    /// When the counter began.
+    pub start: Option<i64>,
+    /// Its exemplar.
+    pub exemplar: Option<&'a Exemplar>,
+}
+
+/// Samples, encoded as they come.
+#[derive(Debug)]
 pub struct WriteRequest {
-    bytes: Vec<u8>,
+    message: Message,
     samples: usize,
+}
+
+#[derive(Debug)]
+enum Message {
+    V1(v1::Message),
+    V2(v2::Message),
 }
 
 // === impl WriteRequest ===
 
 impl WriteRequest {
-    /// Adds a sample: `labels` as [`crate::metrics::series::Encoded`] has them, the time in milliseconds since the epoch.
-    pub fn add(&mut self, labels: &[u8], value: f64, timestamp: i64) {
-        // Negative times take ten bytes, as the wire format wants it.
-        let time = timestamp.cast_unsigned();
-        let sample = 1 + 8 + 1 + varint_len(time);
-        length_delimited(&mut self.bytes, 1, labels.len() + 1 + varint_len(sample as u64) + sample);
-        self.bytes.extend_from_slice(labels);
-        length_delimited(&mut self.bytes, 2, sample);
-        self.bytes.push(1 << 3 | 1);
-        self.bytes.extend_from_slice(&value.to_le_bytes());
-        self.bytes.push(2 << 3);
-        varint(&mut self.bytes, time);
+    /// An empty one.
+    pub fn new(version: Version) -> Self {
+        let message = match version {
+            Version::V1 => Message::V1(v1::Message::default()),
+            Version::V2 => Message::V2(v2::Message::default()),
+        };
+        WriteRequest { message, samples: 0 }
+    }
+
+    /// In which version it is.
+    pub fn version(&self) -> Version {
+        match self.message {
+            Message::V1(_) => Version::V1,
+            Message::V2(_) => Version::V2,
+        }
+    }
+
+    /// Adds a sample, as a time series of its own.
+    pub fn add(&mut self, sample: &Sample<'_>, table: &SymbolTable) {
+        match &mut self.message {
+            Message::V1(message) => message.add(sample, table),
+            Message::V2(message) => message.add(sample, table),
+        }
         self.samples += 1;
     }
 
@@ -37,14 +74,28 @@ impl WriteRequest {
         self.samples
     }
 
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        match &self.message {
+            Message::V1(message) => message.bytes.len(),
+            Message::V2(message) => message.bytes(),
+        }
+    }
+
+    /// Ends it; nothing may be added before it is cleared.
+    pub fn finish(&mut self) -> &[u8] {
+        match &mut self.message {
+            Message::V1(message) => &message.bytes,
+            Message::V2(message) => message.finish(),
+        }
     }
 
     /// Begins anew, with the same memory.
     pub fn clear(&mut self) {
-        self.bytes.clear();
+        match &mut self.message {
+            Message::V1(message) => message.bytes.clear(),
+            Message::V2(message) => message.clear(),
+        }
         self.samples = 0;
     }
 }

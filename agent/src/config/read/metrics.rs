@@ -11,7 +11,7 @@ use super::outputs::{matching, secret, tls, unique_names};
 use super::relabel::{external_labels, relabel};
 use super::{MINUTES, globs};
 use crate::config::section::{Mistakes, Section, format_duration};
-use crate::config::{BasicAuth, MetricOutput, MetricSelect, Metrics, RemoteWrite};
+use crate::config::{BasicAuth, MetricOutput, MetricSelect, Metrics, Protocol, RemoteWrite};
 use crate::delivery::secret::Secret;
 use crate::delivery::tls::connector;
 
@@ -97,6 +97,12 @@ fn outputs(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mista
 fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> RemoteWrite {
     let output = RemoteWrite {
         url: section.read("url", String::new(), mistakes, url),
+        protocol: section.read("protocol", Protocol::Auto, mistakes, |text| match text {
+            "auto" => Ok(Protocol::Auto),
+            "1.0" => Ok(Protocol::V1),
+            "2.0" => Ok(Protocol::V2),
+            other => Err(format!("{other:?} is not allowed: auto, 1.0 or 2.0")),
+        }),
         headers: headers(&mut section, mistakes),
         basic_auth: basic_auth(&mut section, files, mistakes),
         bearer_token: secret(&mut section, "bearer_token", "bearer_token_file", files, mistakes),
@@ -108,6 +114,7 @@ fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut M
             10..=10 * MINUTES,
             mistakes,
         ),
+        spool: section.size("spool", 256 << 20, 0..=1 << 40, mistakes),
     };
     if output.url.is_empty() {
         mistakes.add(&section.path("url"), "needed: for example http://prometheus:9090/api/v1/write");

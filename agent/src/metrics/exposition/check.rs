@@ -8,11 +8,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::series::metric_name;
-use super::{Dialect, Fault, Line, PageFault, Sample, Series};
+use super::{Dialect, EXEMPLAR_CHARACTERS, Fault, Line, PageFault, Sample, Series};
 use crate::metrics::exposition::check::family::Family;
-
-/// Characters of an exemplar's labels, names and values together (OpenMetrics 1.0, "Exemplars").
-const EXEMPLAR_CHARACTERS: usize = 128;
 
 /// What is wrong, and at which byte of the line if it is one place.
 struct Problem {

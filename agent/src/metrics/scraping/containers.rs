@@ -60,7 +60,12 @@ fn pass_on(shared: &Arc<Shared>, pods: &Store, clock: &mut Clock, known: &mut Ha
 }
 
 fn begin(shared: &Arc<Shared>, pod: &Pod, way: &Way) -> Feed {
-    let labels = TargetLabels { labels: way.labels.clone(), honor: false, config: shared.config.clone() };
+    let labels = TargetLabels {
+        labels: way.labels.clone(),
+        honor: false,
+        config: shared.config.clone(),
+        symbols: shared.symbols.clone(),
+    };
     let origin = format!("the containers of {}/{}", pod.namespace, pod.name);
     Feed::new(shared.clone(), origin, labels, &pod.namespace, way.outputs.clone())
 }

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Shared;
 use crate::metrics::exposition::{Dialect, PageFault};
-use crate::metrics::series::{Counts, Encoded, Limit, SeriesCache, TargetLabels};
-use crate::metrics::write_request::STALE;
+use crate::metrics::series::{Counts, Limit, SeriesCache, SeriesLabels, TargetLabels};
+use crate::metrics::write_request::{STALE, Sample};
 
 /// One page, again and again.
 pub(super) struct Feed {
@@ -86,7 +86,7 @@ impl Feed {
 
     /// Passes on the samples of the page that was read, if it could be, marks for series that have ended, and samples that
     /// are not on the page: all of it together, so that a receiver gets a scrape whole.
-    pub(super) fn pass_on(&mut self, time: i64, counts: Option<Counts>, own: &[(&Encoded, f64)]) {
+    pub(super) fn pass_on(&mut self, time: i64, counts: Option<Counts>, own: &[(&SeriesLabels, f64)]) {
         let mut stale = Vec::new();
         let is_whole = counts.is_some();
         self.series.end_vanished(is_whole, |labels| stale.push(labels));
@@ -95,23 +95,22 @@ impl Feed {
         self.shared.metrics.samples(counts.passed);
         let total = counts.passed + stale.len() + own.len();
         for index in &self.outputs {
-            let samples = self
-                .series
-                .samples()
-                .map(|(labels, point)| (labels, point.value, point.timestamp.unwrap_or(time)));
-            let marks = stale.iter().map(|labels| (labels, STALE, time));
-            let own = own.iter().map(|(labels, value)| (*labels, *value, time));
+            let plain = |labels, value| of_output(labels, *index, value, time);
+            let samples = self.series.samples().filter_map(|sample| {
+                let timestamp = sample.timestamp.unwrap_or(time);
+                let plain = of_output(sample.labels, *index, sample.value, timestamp)?;
+                Some(Sample { start: sample.start, exemplar: sample.exemplar, ..plain })
+            });
+            let marks = stale.iter().filter_map(|labels| plain(labels, STALE));
+            let own = own.iter().filter_map(|(labels, value)| plain(*labels, *value));
             let all = own.chain(samples).chain(marks);
-            let of_output =
-                all.filter_map(|(labels, value, time)| Some((labels.for_output(*index)?, value, time)));
             let output = &self.shared.outputs[*index];
             if output.has_rules {
                 // Rules may make series equal. Two samples of one would have the receiver reject the whole request.
                 let mut seen = HashSet::new();
-                let unique = of_output.filter(|(labels, ..)| seen.insert(*labels));
-                output.add(total, self.is_timed, unique);
+                output.add(total, self.is_timed, all.filter(|sample| seen.insert(sample.labels)));
             } else {
-                output.add(total, self.is_timed, of_output);
+                output.add(total, self.is_timed, all);
             }
         }
         self.count_dropped(counts.dropped);
@@ -119,7 +118,7 @@ impl Feed {
     }
 
     /// There are no more pages: all series end, and those of `own`.
-    pub(super) fn end(&mut self, time: i64, own: &[Encoded]) {
+    pub(super) fn end(&mut self, time: i64, own: &[SeriesLabels]) {
         let own: Vec<_> = own.iter().map(|labels| (labels, STALE)).collect();
         self.pass_on(time, None, &own);
     }
@@ -144,6 +143,13 @@ impl Feed {
         let before = std::mem::replace(&mut self.counted, self.series.len());
         self.shared.metrics.series(self.counted as i64 - before as i64);
     }
+}
+
+/// A sample as an output gets it; none where its rules drop the series.
+fn of_output(labels: &SeriesLabels, output: usize, value: f64, timestamp: i64) -> Option<Sample<'_>> {
+    let metadata = labels.metadata;
+    let labels = labels.for_output(output)?;
+    Some(Sample { labels, metadata, value, timestamp, start: None, exemplar: None })
 }
 
 impl Drop for Feed {

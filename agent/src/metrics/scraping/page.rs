@@ -8,7 +8,7 @@ use super::feed::{Clock, Feed};
 use super::{Shared, State};
 use crate::metrics::discover::Target;
 use crate::metrics::scrape::Client;
-use crate::metrics::series::{Counts, Encoded, TargetLabels};
+use crate::metrics::series::{Counts, SeriesLabels, TargetLabels};
 
 /// The series that a scrape makes itself, as Prometheus calls them.
 const OWN: [&str; 5] = [
@@ -27,7 +27,7 @@ pub(super) struct Scraper {
     client: Client,
     clock: Clock,
     feed: Feed,
-    own: [Encoded; OWN.len()],
+    own: [SeriesLabels; OWN.len()],
 }
 
 // === impl Scraper ===
@@ -39,12 +39,13 @@ impl Scraper {
             labels: target.labels.clone(),
             honor: target.honor_labels,
             config: shared.config.clone(),
+            symbols: shared.symbols.clone(),
         };
         let metrics = &shared.config.metrics;
         let body_limit = usize::try_from(metrics.body_limit).unwrap_or(usize::MAX);
         Scraper {
             client: Client::new(metrics.timeout, body_limit, shared.tls.clone()),
-            own: OWN.map(|name| labels.encode_own(name)),
+            own: OWN.map(|name| labels.of_own(name)),
             feed: Feed::new(shared.clone(), target.url(), labels, namespace, outputs),
             clock: Clock::default(),
             namespace: namespace.to_owned(),

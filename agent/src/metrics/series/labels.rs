@@ -1,11 +1,12 @@
-//! The labels of a series: its own and its target's, as a write request has them.
+//! The labels of a series: its own and its target's.
 
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::metrics::exposition::Series;
-use crate::metrics::protobuf;
+use crate::metrics::exposition::{Kind, Series};
 use crate::metrics::relabel::{Labels, relabel};
+use crate::metrics::series::family::{Family, Metadata};
+use crate::metrics::symbols::{Symbol, SymbolTable, Symbols};
 
 /// Names of metrics that a scrape makes itself, or a rule of Prometheus: a target cannot have them.
 const RESERVED: [&str; 1] = ["up"];
@@ -21,26 +22,54 @@ pub struct TargetLabels {
     pub honor: bool,
     /// `metrics.relabel` and `metrics.external_labels`.
     pub config: Arc<Config>,
+    /// Where texts are held.
+    pub symbols: Symbols,
 }
 
-/// The labels of a series, encoded as those of a `TimeSeries` of remote write 1.0: field 1, once for each, sorted by name.
-#[derive(Clone, Debug, Default)]
-pub struct Encoded {
+/// Names and values in turn, sorted by the text of the name.
+pub type LabelSymbols = Box<[Symbol]>;
+
+/// What is known of a series before its first sample: it holds its texts until it goes.
+#[derive(Debug)]
+pub struct SeriesLabels {
     /// What the series is, and what an output without rules gets.
-    pub plain: Arc<[u8]>,
+    pub plain: LabelSymbols,
     /// For the outputs with rules, by index: none where they drop it.
-    relabelled: Vec<(usize, Option<Arc<[u8]>>)>,
+    relabelled: Box<[(usize, Option<LabelSymbols>)]>,
+    /// What its page says of it.
+    pub metadata: Metadata,
+    symbols: Symbols,
 }
 
-// === impl Encoded ===
+// === impl SeriesLabels ===
 
-impl Encoded {
+impl SeriesLabels {
     /// What an output gets; none where its rules drop the series.
-    pub fn for_output(&self, output: usize) -> Option<&[u8]> {
+    pub fn for_output(&self, output: usize) -> Option<&[Symbol]> {
         match self.relabelled.iter().find(|(index, _)| *index == output) {
             Some((_, relabelled)) => relabelled.as_deref(),
             None => Some(&self.plain),
         }
+    }
+
+    /// Whether another one is of the same metric: all labels are equal, but for what tells the parts of a histogram or of a
+    /// summary from each other.
+    pub fn is_of_metric(&self, other: &SeriesLabels) -> bool {
+        let parts = [Symbol::NAME, Symbol::LE, Symbol::QUANTILE];
+        let lasting = |labels: &SeriesLabels| {
+            let pairs = labels.plain.chunks_exact(2).filter(|pair| !parts.contains(&pair[0]));
+            pairs.map(|pair| (pair[0], pair[1])).collect::<Vec<_>>()
+        };
+        lasting(self) == lasting(other)
+    }
+}
+
+impl Drop for SeriesLabels {
+    fn drop(&mut self) {
+        let mut table = self.symbols.lock();
+        let relabelled = self.relabelled.iter().filter_map(|(_, labels)| labels.as_deref());
+        let all = relabelled.chain([&*self.plain]).flatten().copied();
+        all.chain([self.metadata.help, self.metadata.unit]).for_each(|symbol| table.release(symbol));
     }
 }
 
@@ -48,7 +77,7 @@ impl Encoded {
 
 impl TargetLabels {
     /// The labels of a series. None when a rule of `metrics.relabel` drops it, or has left it without a name.
-    pub fn encode(&self, series: &Series<'_>) -> Option<Encoded> {
+    pub(super) fn of(&self, series: &Series<'_>, family: &Family<'_>) -> Option<SeriesLabels> {
         let mut labels = self.merge(unreserved(series.name.to_string()), series);
         if !relabel(&self.config.metrics.relabel, &mut labels) {
             return None;
@@ -56,12 +85,16 @@ impl TargetLabels {
         if let Some(name) = labels.get_mut("__name__") {
             *name = unreserved(std::mem::take(name));
         }
-        Some(self.finish(labels))
+        Some(self.finish(labels, |table| family.metadata(&series.name, table)))
     }
 
     /// The labels of a series that the scrape itself makes, `up` for example. Only the rules of outputs apply to them.
-    pub fn encode_own(&self, name: &str) -> Encoded {
-        self.finish(self.merge(name.to_owned(), &Series::default()))
+    pub fn of_own(&self, name: &str) -> SeriesLabels {
+        self.finish(self.merge(name.to_owned(), &Series::default()), |table| Metadata {
+            kind: Some(Kind::Gauge),
+            help: table.hold(""),
+            unit: table.hold(""),
+        })
     }
 
     fn merge(&self, name: String, series: &Series<'_>) -> Labels {
@@ -85,17 +118,27 @@ impl TargetLabels {
         labels
     }
 
-    fn finish(&self, mut labels: Labels) -> Encoded {
+    fn finish(
+        &self,
+        mut labels: Labels,
+        metadata: impl FnOnce(&mut SymbolTable) -> Metadata,
+    ) -> SeriesLabels {
         for (name, value) in &self.config.metrics.external_labels {
             labels.entry(name.clone()).or_insert_with(|| value.clone());
         }
         let outputs = self.config.metrics.outputs.iter().map(|output| &output.remote_write.relabel);
         let with_rules = outputs.enumerate().filter(|(_, rules)| !rules.is_empty());
+        let mut table = self.symbols.lock();
         let relabelled = with_rules.map(|(index, rules)| {
             let mut labels = labels.clone();
-            (index, relabel(rules, &mut labels).then(|| encoded(&labels).into()))
+            (index, relabel(rules, &mut labels).then(|| held(&labels, &mut table)))
         });
-        Encoded { relabelled: relabelled.collect(), plain: encoded(&labels).into() }
+        SeriesLabels {
+            relabelled: relabelled.collect(),
+            plain: held(&labels, &mut table),
+            metadata: metadata(&mut table),
+            symbols: self.symbols.clone(),
+        }
     }
 }
 
@@ -106,20 +149,20 @@ fn unreserved(name: String) -> String {
     if is_reserved { format!("{EXPORTED}{name}") } else { name }
 }
 
-fn encoded(labels: &Labels) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    labels.iter().for_each(|(name, value)| protobuf::label(&mut bytes, name, value));
-    bytes
+fn held(labels: &Labels, table: &mut SymbolTable) -> LabelSymbols {
+    labels.iter().flat_map(|(name, value)| [name, value]).map(|text| table.hold(text)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::exposition::Dialect;
+    use crate::metrics::exposition::{Dialect, Line};
 
     /// The labels that come out, as `name=value`.
     fn labelled(series: &str, target: &[(&str, &str)], honor: bool) -> Vec<String> {
-        decoded(&labels_of(target, honor, "").encode(&read(series)).unwrap().plain)
+        let labels = labels_of(target, honor, "");
+        let series = labels.of(&read(series), &Family::default()).unwrap();
+        texts(&labels, &series.plain)
     }
 
     fn read(series: &str) -> Series<'_> {
@@ -129,19 +172,14 @@ mod tests {
     fn labels_of(target: &[(&str, &str)], honor: bool, metrics: &str) -> TargetLabels {
         let labels = target.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let text = format!("node: n\nlogs: {{ outputs: [ {{ stdout: {{}} }} ] }}\nmetrics: {{ {metrics} }}");
-        TargetLabels { labels, honor, config: Arc::new(Config::parse(&text, &|_| None).unwrap()) }
+        let config = Arc::new(Config::parse(&text, &|_| None).unwrap());
+        TargetLabels { labels, honor, config, symbols: Symbols::default() }
     }
 
-    fn decoded(mut rest: &[u8]) -> Vec<String> {
-        let mut found = Vec::new();
-        while let [0x0a, length, tail @ ..] = rest {
-            let (label, tail) = tail.split_at(usize::from(*length));
-            let (name, value) = label[2..].split_at(usize::from(label[1]));
-            found.push(format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(&value[2..])));
-            rest = tail;
-        }
-        assert!(rest.is_empty());
-        found
+    fn texts(labels: &TargetLabels, symbols: &[Symbol]) -> Vec<String> {
+        let table = labels.symbols.lock();
+        let pairs = symbols.chunks_exact(2);
+        pairs.map(|pair| format!("{}={}", table.text(pair[0]), table.text(pair[1]))).collect()
     }
 
     #[test]
@@ -173,13 +211,15 @@ mod tests {
         let metrics = "external_labels: { cluster: c, job: other }, \
                        relabel: [ { action: drop, source_labels: [__name__], regex: 'up|x' }, { action: labeldrop, regex: job } ]";
         let labels = labels_of(&[("job", "j"), ("pod", "p")], false, metrics);
-        assert!(labels.encode(&read("x")).is_none());
+        let of = |labels: &TargetLabels, name| labels.of(&read(name), &Family::default());
+        assert!(of(&labels, "x").is_none());
         let forged = "relabel: [ { source_labels: [__name__], regex: 'my_(.*)', target_label: __name__ } ]";
-        let forged = labels_of(&[], false, forged).encode(&read("my_up")).unwrap();
-        assert_eq!(decoded(&forged.plain), ["__name__=exported_up"]);
-        let series = labels.encode(&read("y{cluster=\"own\"}")).unwrap();
-        assert_eq!(decoded(&series.plain), ["__name__=y", "cluster=own", "job=other", "pod=p"]);
-        assert_eq!(decoded(&labels.encode_own("up").plain), ["__name__=up", "cluster=c", "job=j", "pod=p"]);
+        let forging = labels_of(&[], false, forged);
+        assert_eq!(texts(&forging, &of(&forging, "my_up").unwrap().plain), ["__name__=exported_up"]);
+        let series = of(&labels, "y{cluster=\"own\"}").unwrap();
+        assert_eq!(texts(&labels, &series.plain), ["__name__=y", "cluster=own", "job=other", "pod=p"]);
+        let own = labels.of_own("up");
+        assert_eq!(texts(&labels, &own.plain), ["__name__=up", "cluster=c", "job=j", "pod=p"]);
     }
 
     #[test]
@@ -187,10 +227,23 @@ mod tests {
         let metrics = "outputs: [ { remote_write: { url: 'http://a' } }, { name: b, remote_write: { url: 'http://b', \
                        relabel: [ { action: drop, source_labels: [__name__], regex: x }, { action: labeldrop, regex: pod } ] } } ]";
         let labels = labels_of(&[("pod", "p")], false, metrics);
-        let [x, y] = ["x", "y"].map(|name| labels.encode(&read(name)).unwrap());
+        let [x, y] = ["x", "y"].map(|name| labels.of(&read(name), &Family::default()).unwrap());
+        let decoded = |symbols| texts(&labels, symbols);
         assert!(x.for_output(0).is_some() && x.for_output(1).is_none());
         assert_eq!(decoded(y.for_output(0).unwrap()), ["__name__=y", "pod=p"]);
         assert_eq!(decoded(y.for_output(1).unwrap()), ["__name__=y"]);
-        assert_eq!(decoded(labels.encode_own("up").for_output(1).unwrap()), ["__name__=up"]);
+        assert_eq!(decoded(labels.of_own("up").for_output(1).unwrap()), ["__name__=up"]);
+    }
+    #[test]
+    fn a_series_that_goes_lets_go_of_its_texts() {
+        let metrics = "outputs: [ { remote_write: { url: 'http://a', relabel: [ { action: labeldrop, regex: x } ] } } ]";
+        let labels = labels_of(&[("pod", "p")], false, metrics);
+        let before = labels.symbols.lock().len();
+        let mut family = Family::default();
+        family.heed(&Line::read(b"# HELP m some help", Dialect::Text).unwrap());
+        let series = labels.of(&read("m{x=\"1\"}"), &family).unwrap();
+        assert_eq!(labels.symbols.lock().len() - before, ["m", "x", "1", "pod", "p", "some help"].len());
+        drop(series);
+        assert_eq!(labels.symbols.lock().len(), before);
     }
 }

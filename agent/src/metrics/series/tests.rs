@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Config;
+use crate::metrics::symbols::Symbols;
 
 fn cache() -> SeriesCache {
     limited(Limits::new(100, 100, 100))
@@ -19,22 +20,24 @@ fn labelled(metrics: &str, limits: Limits) -> SeriesCache {
 fn labelled_with(metrics: &str, limits: Arc<Limits>) -> SeriesCache {
     let text = format!("node: n\nlogs: {{ outputs: [ {{ stdout: {{}} }} ] }}\nmetrics: {{ {metrics} }}");
     let config = Arc::new(Config::parse(&text, &|_| None).unwrap());
-    let labels = TargetLabels { labels: vec![("job".to_owned(), "j".to_owned())], honor: false, config };
+    let labels = vec![("job".to_owned(), "j".to_owned())];
+    let labels = TargetLabels { labels, honor: false, config, symbols: Symbols::default() };
     SeriesCache::new(labels, "ns", limits)
 }
 
 impl SeriesCache {
     /// Reads a page whose series are named by one letter: what is passed on, and what ends.
     fn scrape(&mut self, page: &str) -> (String, String) {
-        let name = |labels: &Encoded| char::from(labels.plain[4 + "__name__".len() + 2]);
+        let symbols = self.labels.symbols.clone();
+        let name = |labels: &SeriesLabels| symbols.lock().text(labels.plain[1]).to_owned();
         let is_whole = self.read(page.as_bytes(), Dialect::Text).is_ok();
         let passed: String = self
             .samples()
             .filter(|_| is_whole)
-            .map(|(labels, point)| format!("{}={} ", name(labels), point.value))
+            .map(|sample| format!("{}={} ", name(sample.labels), sample.value))
             .collect();
         let mut ended = String::new();
-        self.end_vanished(is_whole, |labels| ended.push(name(&labels)));
+        self.end_vanished(is_whole, |labels| ended.push_str(&name(&labels)));
         let ended: std::collections::BTreeSet<char> = ended.chars().collect();
         (passed.trim_end().to_owned(), ended.into_iter().collect())
     }
@@ -117,9 +120,9 @@ fn a_series_is_its_labels_however_they_are_written() {
         cache.scrape(&format!("a{{x=\"1\",y=\"2\",e{number}=\"\"}} 5\n"));
     }
     assert_eq!(cache.len(), 1);
-    assert!(cache.by_text.len() <= 3);
+    assert_eq!((cache.by_text.len(), cache.aliases.len()), (1, 1));
     assert_eq!(cache.scrape(""), (String::new(), "a".into()));
-    assert!(cache.by_text.is_empty());
+    assert!(cache.by_text.is_empty() && cache.aliases.is_empty());
 }
 
 #[test]
@@ -150,4 +153,90 @@ fn what_rules_drop_has_as_many_places_as_what_lives_and_gives_them_back() {
     assert_eq!(cache.relabelled.len(), 2, "a and b have given theirs back");
     drop(cache);
     assert!(limits.remember("ns") && limits.remember("ns") && !limits.remember("ns"));
+}
+
+/// The start and the exemplar of each sample, by name.
+fn told(cache: &mut SeriesCache, page: &str) -> Vec<(String, Option<i64>, Option<Exemplar>)> {
+    cache.read(page.as_bytes(), Dialect::OpenMetrics).unwrap();
+    cache.end_vanished(true, |_| {});
+    let table = cache.labels.symbols.lock();
+    let name = |sample: &Sample<'_>| table.text(sample.labels.plain[1]).to_owned();
+    cache.samples().map(|sample| (name(&sample), sample.start, sample.exemplar.cloned())).collect()
+}
+
+#[test]
+fn a_created_sample_dates_those_of_its_metric_and_no_others() {
+    let mut cache = cache();
+    let page = |value: &str| {
+        format!(
+            "# TYPE g gauge\ng{{x=\"1\"}} 1\n# TYPE a counter\na_total{{x=\"1\"}} 1\na_created{{x=\"1\"}} 100.5\n\
+             a_total{{x=\"2\"}} 1\na_created{{x=\"2\"}} {value}\n# TYPE h histogram\nh_bucket{{le=\"1\"}} 1\n\
+             h_bucket{{le=\"+Inf\"}} 1\nh_count 1\nh_sum 1\nh_created 300\n# TYPE x_created gauge\nx 1\nx_created 5\n# EOF\n"
+        )
+    };
+    let starts = |told: Vec<(String, Option<i64>, Option<Exemplar>)>| -> Vec<(String, Option<i64>)> {
+        told.into_iter().map(|(name, start, _)| (name, start)).collect()
+    };
+    let expected = |second| {
+        [
+            ("g", None),
+            ("a_total", Some(100_500)),
+            ("a_created", None),
+            ("a_total", second),
+            ("a_created", None),
+            ("h_bucket", Some(300_000)),
+            ("h_bucket", Some(300_000)),
+            ("h_count", Some(300_000)),
+            ("h_sum", Some(300_000)),
+            ("h_created", None),
+            ("x", None),
+            ("x_created", None),
+        ]
+        .map(|(name, start): (&str, Option<i64>)| (name.to_owned(), start))
+    };
+    for (value, start) in [("200", Some(200_000)), ("201", Some(201_000)), ("NaN", None)] {
+        assert_eq!(starts(told(&mut cache, &page(value))), expected(start));
+    }
+    // A series that goes leaves its slot to another one.
+    told(&mut cache, "# TYPE b counter\nb_total 1\nb_total{y=\"1\"} 1\nb_created{y=\"1\"} 7\n# EOF\n");
+    assert_eq!(starts(told(&mut cache, &page("200"))), expected(Some(200_000)));
+}
+
+#[test]
+fn an_exemplar_stays_with_its_sample_and_one_that_is_too_long_is_left_out() {
+    let mut cache = cache();
+    let long = "x".repeat(128);
+    let page = format!(
+        "# TYPE a counter\na_total 1 # {{t=\"1\"}} 0.5\na_total{{x=\"1\"}} 1\na_total{{x=\"2\"}} 1 # {{t=\"2\"}} 2 3.5\n\
+         a_total{{x=\"3\"}} 1 # {{t=\"{long}\"}} 1\n# EOF\n"
+    );
+    let exemplar = |label: &str, value, timestamp| {
+        Some(Exemplar { labels: vec![("t".to_owned(), label.to_owned())], value, timestamp })
+    };
+    for _ in 0..2 {
+        let exemplars: Vec<_> =
+            told(&mut cache, &page).into_iter().map(|(_, _, exemplar)| exemplar).collect();
+        assert_eq!(exemplars, [exemplar("1", 0.5, None), None, exemplar("2", 2.0, Some(3_500)), None]);
+    }
+}
+
+#[test]
+fn a_series_has_what_the_comments_of_its_family_say() {
+    let page = "# HELP h Some \\\\ help\\nof two lines.\n# TYPE h histogram\n# UNIT h seconds\nh_bucket{le=\"1\"} 1\nh_sum 1\n\
+                h_total 1\nother 1\n# TYPE c counter\nc_total 1\n# HELP c Behind.\nc_total{x=\"1\"} 1\n# EOF\n";
+    let mut cache = cache();
+    cache.read(page.as_bytes(), Dialect::OpenMetrics).unwrap();
+    let table = cache.labels.symbols.lock();
+    let said = |sample: Sample<'_>| {
+        let Metadata { kind, help, unit } = sample.labels.metadata;
+        (kind, table.text(help).to_owned(), table.text(unit).to_owned())
+    };
+    let of = |kind, help: &str, unit: &str| (kind, help.to_owned(), unit.to_owned());
+    let histogram = of(Some(exposition::Kind::Histogram), "Some \\ help\nof two lines.", "seconds");
+    let counter = |help| of(Some(exposition::Kind::Counter), help, "");
+    let nothing = of(None, "", "");
+    assert_eq!(
+        cache.samples().map(said).collect::<Vec<_>>(),
+        [histogram.clone(), histogram, nothing.clone(), nothing, counter(""), counter("Behind.")]
+    );
 }

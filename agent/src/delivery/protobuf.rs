@@ -1,6 +1,7 @@
 //! What is needed of Protocol Buffers, and nothing else: the messages are few, and what is written is encoded once.
 //!
-//! Source: the encoding of the wire format, and `prompb/types.proto` and `remote.proto` of Prometheus.
+//! Source: the encoding of the wire format, and `prompb/types.proto`, `remote.proto` and `io/prometheus/write/v2/types.proto`
+//! of Prometheus.
 
 /// Appends a number of seven bits a byte.
 pub(crate) fn varint(bytes: &mut Vec<u8>, mut number: u64) {
@@ -22,10 +23,49 @@ pub(crate) fn length_delimited(bytes: &mut Vec<u8>, field: u32, length: usize) {
     varint(bytes, length as u64);
 }
 
+/// Appends a number.
+pub(crate) fn number(bytes: &mut Vec<u8>, field: u32, value: u64) {
+    varint(bytes, u64::from(field << 3));
+    varint(bytes, value);
+}
+
+/// Appends a double.
+pub(crate) fn double(bytes: &mut Vec<u8>, field: u32, value: f64) {
+    varint(bytes, u64::from(field << 3 | 1));
+    bytes.extend_from_slice(&value.to_le_bytes());
+}
+
+/// Appends field 2 of a `TimeSeries`: a `Sample` with its value, its time, and when the counter began. Times are
+/// milliseconds since the epoch; negative ones take ten bytes.
+pub(crate) fn sample(bytes: &mut Vec<u8>, value: f64, timestamp: i64, start: Option<i64>) {
+    length_delimited(bytes, 2, sample_len(timestamp, start));
+    double(bytes, 1, value);
+    number(bytes, 2, timestamp.cast_unsigned());
+    if let Some(start) = start {
+        number(bytes, 3, start.cast_unsigned());
+    }
+}
+
+/// Bytes of a `Sample`, without the head of its field.
+pub(crate) fn sample_len(timestamp: i64, start: Option<i64>) -> usize {
+    let time = |time: i64| 1 + varint_len(time.cast_unsigned());
+    1 + size_of::<f64>() + time(timestamp) + start.map_or(0, time)
+}
+
+/// Bytes that [`label`] appends.
+pub(crate) fn label_len(name: &str, value: &str) -> usize {
+    let length = pair_len(name, value);
+    1 + varint_len(length as u64) + length
+}
+
+fn pair_len(name: &str, value: &str) -> usize {
+    let part = |text: &str| 1 + varint_len(text.len() as u64) + text.len();
+    part(name) + part(value)
+}
+
 /// Appends field 1 of a `TimeSeries`: a `Label` with its name and value.
 pub(crate) fn label(bytes: &mut Vec<u8>, name: &str, value: &str) {
-    let part = |text: &str| 1 + varint_len(text.len() as u64) + text.len();
-    length_delimited(bytes, 1, part(name) + part(value));
+    length_delimited(bytes, 1, pair_len(name, value));
     for (field, text) in [(1, name), (2, value)] {
         length_delimited(bytes, field, text.len());
         bytes.extend_from_slice(text.as_bytes());
@@ -60,6 +100,20 @@ pub(crate) fn fields(mut rest: &[u8]) -> impl Iterator<Item = Result<(u32, Field
             rest = &[];
         }
         Some(field.ok_or(Malformed))
+    })
+}
+
+/// Numbers of variable length, one behind the other, as a packed field has them; ends at the first that is malformed.
+pub(crate) fn varints(mut rest: &[u8]) -> impl Iterator<Item = Result<u64, Malformed>> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let number = take_varint(&mut rest);
+        if number.is_none() {
+            rest = &[];
+        }
+        Some(number.ok_or(Malformed))
     })
 }
 

@@ -1,0 +1,195 @@
+//! Remote write: both versions of the protocol, and what waits for a receiver that is away.
+
+use std::time::Duration;
+
+use sidelight_tests::agent::Agent;
+use sidelight_tests::eventually;
+use sidelight_tests::exporter::Exporter;
+use sidelight_tests::http::Answer;
+use sidelight_tests::kubelet::Node;
+use sidelight_tests::remote_write_server::{Exemplar, Metadata, RemoteWriteServer, Sample};
+
+use crate::BINARY;
+use crate::metrics::{ASKS, config, series, serving, start, start_with};
+
+const EVERY_SECOND: &str = "interval: 1s, timeout: 1s, containers: false";
+
+/// Whose newest request was in this version.
+fn speaks(server: &RemoteWriteServer, version: &str) -> bool {
+    server.header("x-prometheus-remote-write-version").as_deref() == Some(version)
+}
+
+/// Scenario: a page with everything that OpenMetrics knows.
+/// Guarantee: kind, help and unit, exemplars, and when counters began arrive with the samples.
+#[test]
+fn what_a_page_says_beside_its_samples_arrives_with_them() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start(
+        "# TYPE wait_seconds histogram\n# UNIT wait_seconds seconds\n# HELP wait_seconds How long\\nthey wait.\n\
+         wait_seconds_bucket{le=\"1.0\"} 7 # {trace_id=\"abc\"} 0.5 1700000000.25\nwait_seconds_bucket{le=\"+Inf\"} 9\n\
+         wait_seconds_count 9\nwait_seconds_sum 3\nwait_seconds_created 1600000000.5\n# TYPE plain gauge\nplain 1\n# EOF\n",
+    );
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let _agent = start(&node, &server);
+    let of = |name: &str, own: &str| series(name, "web", &exporter, "").replace("job", &format!("{own}job"));
+    let plain = of("plain", "");
+    eventually("a sample", || server.value(&plain) == Some(1.0));
+    assert!(speaks(&server, "2.0.0"));
+    let metadata =
+        |kind, help: &str, unit: &str| Metadata { kind, help: help.to_owned(), unit: unit.to_owned() };
+    assert_eq!(server.metadata(&plain), metadata(2, "", ""));
+    assert_eq!(server.metadata(&of("up", "")), metadata(2, "", ""));
+    let [sum, bucket] = [of("wait_seconds_sum", ""), series("wait_seconds_bucket", "web", &exporter, "")];
+    assert_eq!(server.metadata(&sum), metadata(3, "How long\nthey wait.", "seconds"));
+    assert_eq!(server.samples(&sum)[0].start, Some(1_600_000_000_500));
+    assert_eq!(server.samples(&plain)[0].start, None);
+    let bucket = bucket.replace("namespace", "le=\"1.0\",namespace");
+    let exemplar = Exemplar {
+        labels: vec![("trace_id".to_owned(), "abc".to_owned())],
+        value: 0.5,
+        timestamp: 1_700_000_000_250,
+    };
+    assert_eq!(server.exemplar(&bucket), Some(exemplar));
+    assert_eq!((server.value(&bucket), server.exemplar(&sum)), (Some(7.0), None));
+}
+
+/// Scenario: a receiver of the older version: it refuses the newer one by its type, or takes the request and says nothing.
+/// Guarantee: the same samples come in the older version, none is missing, and the agent stays with it.
+#[test]
+fn a_receiver_that_does_not_know_the_newer_version_gets_the_older_one() {
+    for refusal in [415, 204] {
+        let (node, server) = (Node::new(), RemoteWriteServer::start());
+        server.refuse([Answer::status(refusal)]);
+        let exporter = Exporter::start("# TYPE a counter\na 1\n");
+        node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+        let agent = start(&node, &server);
+        let a = series("a", "web", &exporter, "");
+        eventually("three scrapes", || server.samples(&a).len() >= 3);
+        assert!(speaks(&server, "0.1.0"));
+        assert_eq!(agent.metric("sidelight_remote_write_fallbacks_total"), 1.0);
+        assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 0.0);
+        assert!(exporter.scrapes() - server.samples(&a).len() as u64 <= 1, "the first has arrived as well");
+    }
+}
+
+/// Scenario: the config names a version.
+/// Guarantee: it is spoken, and no other one: what a receiver does not know is rejected and counted.
+#[test]
+fn a_version_that_is_named_is_spoken() {
+    for (version, header) in [("1.0", "0.1.0"), ("2.0", "2.0.0")] {
+        let (node, server) = (Node::new(), RemoteWriteServer::start());
+        server.refuse([Answer::status(415)]);
+        let exporter = Exporter::start("a 1\n");
+        node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+        let config = config(&node, &server, EVERY_SECOND, &format!(", protocol: {version}"));
+        let agent = Agent::start(BINARY, node.path(), &config);
+        let a = series("a", "web", &exporter, "");
+        eventually("samples", || server.samples(&a).len() >= 2);
+        assert!(speaks(&server, header));
+        assert!(agent.metric("sidelight_remote_write_dropped_samples_total") >= 6.0);
+        assert_eq!(agent.metric("sidelight_remote_write_fallbacks_total"), 0.0);
+    }
+}
+
+/// Scenario: a receiver of the newer version takes a part of a request.
+/// Guarantee: what it has not written is counted, with its words in the log, and not sent again.
+#[test]
+fn what_a_receiver_has_not_written_is_counted() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\nb 2\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let headers = vec![("X-Prometheus-Remote-Write-Samples-Written", "5".to_owned())];
+    server.refuse([Answer { headers, body: b"two are odd".to_vec(), ..Answer::status(200) }]);
+    let agent = start_with(&node, &server, EVERY_SECOND);
+    eventually("the next request", || server.requests() >= 2);
+    assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 2.0);
+    assert_eq!(agent.metric("sidelight_remote_write_retries_total"), 0.0);
+    assert!(agent.log().contains("two are odd"));
+}
+
+/// The times of a series' samples, and that none is missing between them: each is a second after the one before.
+fn assert_no_gap(samples: &[Sample]) {
+    for pair in samples.windows(2) {
+        let step = pair[1].timestamp - pair[0].timestamp;
+        assert!((500..1_500).contains(&step), "{step} ms lie between two samples: {pair:?}");
+    }
+}
+
+/// Scenario: the receiver is away; the agent is killed, and started again; then the receiver is back.
+/// Guarantee: what waited on disk arrives, in its order and before what is newer; the samples of the outage are all there.
+#[test]
+fn what_waits_for_a_receiver_survives_kill_9() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let agent = start(&node, &server);
+    let a = series("a", "web", &exporter, "");
+    eventually("a sample", || server.value(&a).is_some());
+    server.be_away(true);
+    let before = exporter.scrapes();
+    eventually("scrapes in vain", || exporter.scrapes() >= before + 5);
+    eventually("they are on disk", || agent.metric("sidelight_spool_bytes") > 0.0);
+    let output = agent.output("remote_write");
+    assert!(output["up"] == false && output["in_flight"].as_u64() >= Some(10), "{output}");
+    assert!(agent.metric("sidelight_remote_write_lag_seconds") > 1.0);
+    // A request is closed within a tenth of a second, and then goes to the disk at once.
+    std::thread::sleep(Duration::from_millis(400));
+    let killed = exporter.scrapes();
+    agent.kill();
+    let agent = start(&node, &server);
+    eventually("scrapes in vain", || exporter.scrapes() >= killed + 3);
+    server.be_away(false);
+    eventually("all of it", || server.samples(&a).len() as u64 >= killed + 3);
+    eventually("nothing waits", || agent.metric("sidelight_spool_bytes") == 0.0);
+    let samples = server.samples(&a);
+    assert_no_gap(&samples[..killed as usize]);
+    assert_no_gap(&samples[killed as usize..]);
+    assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 0.0);
+}
+
+/// Scenario: the receiver is away until the agent has been stopped and started again.
+/// Guarantee: the stop keeps what it could not send, and the next agent sends it.
+#[test]
+fn what_a_stop_cannot_send_is_kept_for_the_next_agent() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start("a 1\n");
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    server.be_away(true);
+    let config = config(&node, &server, EVERY_SECOND, "");
+    let agent = Agent::start_with_grace(BINARY, node.path(), &config, "3s");
+    eventually("scrapes in vain", || exporter.scrapes() >= 3);
+    assert_eq!(agent.stop(), 0);
+    let stopped = exporter.scrapes();
+    server.be_away(false);
+    let a = series("a", "web", &exporter, "");
+    let _agent = Agent::start(BINARY, node.path(), &config);
+    eventually("all of it", || server.samples(&a).len() as u64 > stopped);
+    assert_no_gap(&server.samples(&a)[..stopped as usize]);
+}
+
+/// Scenario: the receiver is away for longer than the spool lasts.
+/// Guarantee: the newest samples are kept, the spool stays as large as it may be, and the others are counted.
+#[test]
+fn a_spool_that_is_full_drops_the_oldest_and_counts_them() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    // So much that each request takes about 30 KiB of the spool.
+    let page: String =
+        (0..3_000).map(|n| format!("a{{x=\"{:08x}\"}} {n}\n", n * 0x9e37_79b9_u64 % (1 << 32))).collect();
+    let exporter = Exporter::start(&page);
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    server.be_away(true);
+    let agent = Agent::start(BINARY, node.path(), &config(&node, &server, EVERY_SECOND, ", spool: 256KiB"));
+    eventually("the oldest go", || {
+        assert!(agent.metric("sidelight_spool_bytes") <= f64::from(256 << 10));
+        agent.metric("sidelight_remote_write_dropped_samples_total") > 0.0
+    });
+    server.be_away(false);
+    eventually("nothing waits", || agent.metric("sidelight_spool_bytes") == 0.0);
+    let dropped = agent.metric("sidelight_remote_write_dropped_samples_total") as u64;
+    let reason = agent.output("remote_write")["dropped"]["spool_full"].as_u64();
+    assert_eq!(reason, Some(dropped));
+    let up = server.samples(&series("up", "web", &exporter, ""));
+    assert_no_gap(&up);
+    assert_eq!(dropped % 3_005, 0, "whole requests");
+    assert!(dropped / 3_005 + up.len() as u64 + 1 >= exporter.scrapes());
+}

@@ -3,6 +3,7 @@
 pub mod containers;
 pub mod discover;
 pub mod exposition;
+pub mod normalize;
 pub mod outputs;
 pub mod relabel;
 pub mod scrape;

@@ -32,6 +32,7 @@ pub struct Metrics {
     #[serde(serialize_with = "globs")]
     pub honor_labels_namespaces: GlobList,
     pub relabel: Vec<Rule>,
+    pub normalize: Normalize,
     pub containers: bool,
     pub external_labels: BTreeMap<String, String>,
     pub outputs: Vec<MetricOutput>,
@@ -66,6 +67,16 @@ pub struct RemoteWrite {
     pub flush_interval: Duration,
     #[serde(serialize_with = "size")]
     pub spool: u64,
+}
+
+/// Whether dialects are given one set of names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalize {
+    /// Names stay as they are.
+    None,
+    /// Those of Rust's web frameworks.
+    Rust,
 }
 
 /// The version of remote write.

@@ -62,6 +62,15 @@ pub(crate) fn plain_text(text: &[u8]) -> String {
 // === impl Dialect ===
 
 impl Dialect {
+    /// The dialect that a content type names; none if it is another type.
+    pub fn of_content_type(content_type: &str) -> Option<Self> {
+        match content_type.split(';').next()?.trim().to_ascii_lowercase().as_str() {
+            "text/plain" => Some(Dialect::Text),
+            "application/openmetrics-text" => Some(Dialect::OpenMetrics),
+            _ => None,
+        }
+    }
+
     /// The dialect of a page, whatever its content type says: Rust exporters are known to leave that out.
     pub fn of_page(page: &[u8]) -> Self {
         if page.trim_ascii_end().ends_with(b"\n# EOF") || page.trim_ascii_end() == b"# EOF" {

@@ -11,7 +11,7 @@ use super::outputs::{matching, secret, tls, unique_names};
 use super::relabel::{external_labels, relabel};
 use super::{MINUTES, globs};
 use crate::config::section::{Mistakes, Section, format_duration};
-use crate::config::{BasicAuth, MetricOutput, MetricSelect, Metrics, Protocol, RemoteWrite};
+use crate::config::{BasicAuth, MetricOutput, MetricSelect, Metrics, Normalize, Protocol, RemoteWrite};
 use crate::delivery::secret::Secret;
 use crate::delivery::tls::connector;
 
@@ -36,6 +36,11 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
         body_limit: section.size("body_limit", 64 << 20, 1 << 10..=4 << 30, mistakes),
         honor_labels_namespaces: globs(&mut section, "honor_labels_namespaces", &[], mistakes),
         relabel: relabel(&mut section, mistakes),
+        normalize: section.read("normalize", Normalize::None, mistakes, |text| match text {
+            "none" => Ok(Normalize::None),
+            "rust" => Ok(Normalize::Rust),
+            other => Err(format!("{other:?} is not allowed: none or rust")),
+        }),
         containers: section.flag("containers", true, mistakes),
         external_labels: external_labels(&mut section, mistakes),
         outputs: outputs(&mut section, files, mistakes),

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::feed::{Clock, Feed};
 use super::{Shared, State};
 use crate::metrics::discover::Target;
+use crate::metrics::exposition::Dialect;
 use crate::metrics::scrape::Client;
 use crate::metrics::series::{Counts, SeriesLabels, TargetLabels};
 
@@ -28,6 +29,8 @@ pub(super) struct Scraper {
     clock: Clock,
     feed: Feed,
     own: [SeriesLabels; OWN.len()],
+    /// The log knows that its content type does not fit.
+    is_mistyped: bool,
 }
 
 // === impl Scraper ===
@@ -48,6 +51,7 @@ impl Scraper {
             own: OWN.map(|name| labels.of_own(name)),
             feed: Feed::new(shared.clone(), target.url(), labels, namespace, outputs),
             clock: Clock::default(),
+            is_mistyped: false,
             namespace: namespace.to_owned(),
             shared,
             target,
@@ -64,12 +68,19 @@ impl Scraper {
         let (mut page, mut room) = self.shared.pages.take(&self.namespace);
         let result = self.client.scrape(&self.target, &mut page, &mut room).await;
         let result = result.map_err(|error| error.to_string());
-        let result = result.and_then(|_| self.feed.read(&page).map_err(|fault| fault.to_string()));
+        let result = result.and_then(|content_type| {
+            let counts = self.feed.read(&page).map_err(|fault| fault.to_string())?;
+            Ok((counts, content_type))
+        });
+        let dialect = Dialect::of_page(&page);
         let duration = begun.elapsed().as_secs_f64();
         self.shared.metrics.scraped(result.is_ok(), page.len(), duration);
         drop(room);
         self.shared.pages.give_back(page);
-        let counts = result.as_ref().ok().copied();
+        if let Ok((_, content_type)) = &result {
+            self.compare(content_type.as_deref(), dialect);
+        }
+        let counts = result.as_ref().ok().map(|(counts, _)| *counts);
         self.pass_on(time, duration, counts);
         self.shared.states.set(
             &self.target.key,
@@ -80,6 +91,23 @@ impl Scraper {
                 series: self.feed.series(),
             },
         );
+    }
+
+    /// A page is read as what it is. What its type says counts for other programs: its owner may want to know.
+    fn compare(&mut self, content_type: Option<&str>, dialect: Dialect) {
+        if content_type.and_then(Dialect::of_content_type) == Some(dialect) {
+            return;
+        }
+        self.shared.metrics.mistyped();
+        if !std::mem::replace(&mut self.is_mistyped, true) {
+            let content_type = content_type.unwrap_or_default();
+            tracing::info!(
+                target = self.target.url(),
+                content_type,
+                ?dialect,
+                "a page is not what its content type says"
+            );
+        }
     }
 
     fn pass_on(&mut self, time: i64, duration: f64, counts: Option<Counts>) {

@@ -31,6 +31,7 @@ pub struct ScrapeMetrics {
     scrapes: IntCounterVec,
     samples: IntCounter,
     bytes: IntCounter,
+    mistyped: IntCounter,
     duration: Histogram,
     series: IntGauge,
     dropped: [IntCounter; Limit::ALL.len()],
@@ -80,6 +81,10 @@ impl ScrapeMetrics {
                 "Samples of pages that were passed on.",
             )?,
             bytes: IntCounter::new("sidelight_scrape_bytes_total", "Bytes of pages, unpacked.")?,
+            mistyped: IntCounter::new(
+                "sidelight_scrape_content_type_fallbacks_total",
+                "Pages that are not what their content type says, or that have none; they are read as what they are.",
+            )?,
             duration: Histogram::with_opts(HistogramOpts::new(
                 "sidelight_scrape_duration_seconds",
                 "From the request to the last line of the page.",
@@ -91,6 +96,7 @@ impl ScrapeMetrics {
         registry.register(Box::new(metrics.scrapes.clone()))?;
         registry.register(Box::new(metrics.samples.clone()))?;
         registry.register(Box::new(metrics.bytes.clone()))?;
+        registry.register(Box::new(metrics.mistyped.clone()))?;
         registry.register(Box::new(metrics.duration.clone()))?;
         registry.register(Box::new(metrics.series.clone()))?;
         Ok(metrics)
@@ -101,6 +107,10 @@ impl ScrapeMetrics {
         self.scrapes.with_label_values(&[result]).inc();
         self.bytes.inc_by(bytes as u64);
         self.duration.observe(seconds);
+    }
+
+    pub(super) fn mistyped(&self) {
+        self.mistyped.inc();
     }
 
     pub(super) fn samples(&self, samples: usize) {

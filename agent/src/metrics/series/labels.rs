@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, Normalize};
 use crate::metrics::exposition::{Kind, Series};
+use crate::metrics::normalize::normalize;
 use crate::metrics::relabel::{Labels, relabel};
 use crate::metrics::series::family::{Family, Metadata};
 use crate::metrics::symbols::{Symbol, SymbolTable, Symbols};
@@ -20,7 +21,7 @@ pub struct TargetLabels {
     pub labels: Vec<(String, String)>,
     /// Whether a series's own label wins; else it becomes `exported_NAME`.
     pub honor: bool,
-    /// `metrics.relabel` and `metrics.external_labels`.
+    /// `metrics.normalize`, `relabel` and `external_labels`.
     pub config: Arc<Config>,
     /// Where texts are held.
     pub symbols: Symbols,
@@ -79,6 +80,9 @@ impl TargetLabels {
     /// The labels of a series. None when a rule of `metrics.relabel` drops it, or has left it without a name.
     pub(super) fn of(&self, series: &Series<'_>, family: &Family<'_>) -> Option<SeriesLabels> {
         let mut labels = self.merge(unreserved(series.name.to_string()), series);
+        if self.config.metrics.normalize == Normalize::Rust {
+            normalize(&mut labels);
+        }
         if !relabel(&self.config.metrics.relabel, &mut labels) {
             return None;
         }
@@ -213,6 +217,8 @@ mod tests {
         let labels = labels_of(&[("job", "j"), ("pod", "p")], false, metrics);
         let of = |labels: &TargetLabels, name| labels.of(&read(name), &Family::default());
         assert!(of(&labels, "x").is_none());
+        let normalizing = format!("normalize: rust, {}", metrics.replace("up|x", "http_server_.*"));
+        assert!(of(&labels_of(&[], false, &normalizing), "http_requests_total").is_none());
         let forged = "relabel: [ { source_labels: [__name__], regex: 'my_(.*)', target_label: __name__ } ]";
         let forging = labels_of(&[], false, forged);
         assert_eq!(texts(&forging, &of(&forging, "my_up").unwrap().plain), ["__name__=exported_up"]);

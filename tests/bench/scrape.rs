@@ -119,7 +119,7 @@ fn measure(
         Ok(samples) => {
             counters.0.fetch_add(samples, Ordering::Relaxed);
             counters.1.fetch_add(request.body.len() as u64, Ordering::Relaxed);
-            written(request, samples as usize, 0)
+            written(request, samples as usize, 0, 0)
         }
         Err(_) => Answer::status(400),
     });

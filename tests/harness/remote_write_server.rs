@@ -77,7 +77,21 @@ struct Series {
     text: SeriesText,
     samples: Vec<Sample>,
     exemplars: Vec<Exemplar>,
+    histograms: Vec<Histogram>,
     metadata: Metadata,
+}
+
+/// A native histogram, as far as tests look at it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Histogram {
+    /// Milliseconds since the epoch.
+    pub timestamp: i64,
+    /// Observations.
+    pub count: u64,
+    /// Their sum.
+    pub sum: f64,
+    /// Observations in positive buckets, each less the one before.
+    pub positive_deltas: Vec<i64>,
 }
 
 // === impl RemoteWriteServer ===
@@ -123,6 +137,11 @@ impl RemoteWriteServer {
     /// The newest exemplar of a series.
     pub fn exemplar(&self, series: &str) -> Option<Exemplar> {
         self.series(series).exemplars.pop()
+    }
+
+    /// The newest native histogram of a series.
+    pub fn histogram(&self, series: &str) -> Option<Histogram> {
+        self.series(series).histograms.pop()
     }
 
     /// What was said of a series last.
@@ -181,8 +200,9 @@ impl Shared {
             return answer;
         }
         let exemplars: usize = series.iter().map(|series| series.exemplars.len()).sum();
+        let histograms: usize = series.iter().map(|series| series.histograms.len()).sum();
         series.into_iter().for_each(|series| self.keep(series));
-        written(request, samples, exemplars)
+        written(request, samples, histograms, exemplars)
     }
 
     fn keep(&self, new: Series) {
@@ -197,6 +217,7 @@ impl Shared {
             known.samples.push(sample);
         }
         known.exemplars.extend(new.exemplars);
+        known.histograms.extend(new.histograms);
         known.metadata = new.metadata;
     }
 }
@@ -205,14 +226,14 @@ impl Shared {
 const NEWER: &str = "2.0.0";
 
 /// The answer to a request of which all was taken: one of 2.0 is told how much that was.
-pub fn written(request: &Request, samples: usize, exemplars: usize) -> Answer {
+pub fn written(request: &Request, samples: usize, histograms: usize, exemplars: usize) -> Answer {
     let names = [
         "X-Prometheus-Remote-Write-Samples-Written",
         "X-Prometheus-Remote-Write-Histograms-Written",
         "X-Prometheus-Remote-Write-Exemplars-Written",
     ];
     let is_newer = header(request, "x-prometheus-remote-write-version") == Some(NEWER);
-    let headers = names.into_iter().zip([samples, 0, exemplars]).filter(|_| is_newer);
+    let headers = names.into_iter().zip([samples, histograms, exemplars]).filter(|_| is_newer);
     Answer {
         headers: headers.map(|(name, count)| (name, count.to_string())).collect(),
         ..Answer::status(204)

@@ -122,6 +122,11 @@ impl Drop for Program {
 
 /// The agent scrapes what listens on this port, as the pod `node-exporter`, with these rules, and writes to the receiver.
 fn start(node: &Node, exporter: u16, receiver: &Program, rules: &str) -> Agent {
+    start_with(node, exporter, receiver, &format!("relabel: {rules}"))
+}
+
+/// The same with these keys of `metrics`.
+fn start_with(node: &Node, exporter: u16, receiver: &Program, metrics: &str) -> Agent {
     let mut pod = pod("node-exporter", &json!({"prometheus.io/scrape": "true"}));
     pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": exporter}]);
     pod["status"] = json!({"phase": "Running", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]});
@@ -131,7 +136,7 @@ fn start(node: &Node, exporter: u16, receiver: &Program, rules: &str) -> Agent {
         "node: node-1\ndata_dir: {directory}/data\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
          kubernetes: {{ source: file, file: {directory}/pods.json }}\n\
          logs: {{ root: {directory}/pods, outputs: [ {{ stdout: {{}} }} ] }}\n\
-         metrics: {{ interval: 2s, timeout: 2s, relabel: {rules}, outputs: [ {{ remote_write: {{ url: 'http://127.0.0.1:{port}/api/v1/write', flush_interval: 200ms }} }} ] }}\n"
+         metrics: {{ interval: 2s, timeout: 2s, {metrics}, outputs: [ {{ remote_write: {{ url: 'http://127.0.0.1:{port}/api/v1/write', flush_interval: 200ms }} }} ] }}\n"
     );
     Agent::start(BINARY, node.path(), &config)
 }
@@ -225,6 +230,26 @@ fn a_newer_prometheus_has_exemplars_and_starts() {
         (&json!("abc"), &json!("0.5")),
         "{found}"
     );
+    assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 0.0, "{}", agent.log());
+}
+
+/// Scenario: Prometheus's own page, which has native histograms for whoever takes protobuf.
+/// Guarantee: a newer Prometheus holds them, and counts in them what the classic ones count.
+#[test]
+#[ignore = "needs what tests/receivers/build builds"]
+fn a_newer_prometheus_has_native_histograms() {
+    let node = Node::new();
+    let prometheus = Program::newer_prometheus(node.path());
+    let agent = start_with(&node, prometheus.port, &prometheus, "relabel: [], native_histograms: true");
+    let requests = "prometheus_http_request_duration_seconds";
+    let total = |query: &str| {
+        let found = prometheus.query(query);
+        found.first().map(|sum| sum["value"][1].as_str().unwrap().to_owned())
+    };
+    eventually("both count the same", || {
+        let native = total(&format!("sum(histogram_count({requests}))"));
+        native.is_some_and(|native| native != "0" && Some(native) == total(&format!("sum({requests}_count)")))
+    });
     assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 0.0, "{}", agent.log());
 }
 

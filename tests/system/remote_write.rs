@@ -53,6 +53,54 @@ fn what_a_page_says_beside_its_samples_arrives_with_them() {
     assert_eq!((server.value(&bucket), server.exemplar(&sum)), (Some(7.0), None));
 }
 
+/// `MetricFamily` of the histogram `wait` with two observations in each of two native buckets, and a gauge, each behind its
+/// length (`io/prometheus/client/metrics.proto`).
+fn page_in_protobuf() -> Vec<u8> {
+    let double = |value: f64| value.to_le_bytes();
+    let histogram = [
+        &[0x08, 4, 0x11][..],
+        &double(2.5),
+        &[0x28, 6, 0x31],
+        &double(0.001),
+        // A span of two buckets, and their deltas.
+        &[0x62, 4, 0x08, 0, 0x10, 2, 0x6a, 2, 4, 0],
+    ]
+    .concat();
+    let metric = [&[0x3a, histogram.len() as u8][..], &histogram].concat();
+    let family = [&b"\x0a\x04wait\x18\x04"[..], &[0x22, metric.len() as u8], &metric].concat();
+    let gauge = [&b"\x0a\x01g\x18\x01\x22\x0b\x12\x09\x09"[..], &double(7.0)].concat();
+    [&[family.len() as u8][..], &family, &[gauge.len() as u8], &gauge].concat()
+}
+
+/// Scenario: a page in protobuf with a native histogram, with and without a receiver that knows such.
+/// Guarantee: it arrives as it is by 2.0; by 1.0 it is counted as dropped, and the rest arrives.
+#[test]
+fn a_native_histogram_arrives_where_the_receiver_knows_it() {
+    for (refusal, is_known) in [(None, true), (Some(Answer::status(415)), false)] {
+        let (node, server) = (Node::new(), RemoteWriteServer::start());
+        server.refuse(refusal);
+        let exporter = Exporter::start("");
+        let content_type =
+            "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+        let headers = vec![("content-type", content_type.to_owned())];
+        exporter.answer(Answer { headers, body: page_in_protobuf(), ..Answer::status(200) });
+        node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+        let agent = start_with(&node, &server, &format!("{EVERY_SECOND}, native_histograms: true"));
+        let [wait, gauge] = ["wait", "g"].map(|name| series(name, "web", &exporter, ""));
+        eventually("two scrapes", || server.samples(&gauge).len() >= 2);
+        assert_eq!(server.value(&gauge), Some(7.0));
+        let dropped = agent.output("remote_write")["dropped"]["unsupported"].as_u64();
+        if is_known {
+            let histogram = server.histogram(&wait).unwrap();
+            assert_eq!((histogram.count, histogram.sum, histogram.positive_deltas), (4, 2.5, vec![2, 0]));
+            assert_eq!(dropped, None);
+        } else {
+            assert!(server.histogram(&wait).is_none() && dropped >= Some(2), "{dropped:?}");
+        }
+        assert_eq!(agent.api("/api/v1/targets")["targets"][0]["state"], "up");
+    }
+}
+
 /// Scenario: a receiver of the older version: it refuses the newer one by its type, or takes the request and says nothing.
 /// Guarantee: the same samples come in the older version, none is missing, and the agent stays with it.
 #[test]

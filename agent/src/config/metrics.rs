@@ -33,6 +33,7 @@ pub struct Metrics {
     pub honor_labels_namespaces: GlobList,
     pub relabel: Vec<Rule>,
     pub normalize: Normalize,
+    pub native_histograms: bool,
     pub containers: bool,
     pub external_labels: BTreeMap<String, String>,
     pub outputs: Vec<MetricOutput>,

@@ -52,6 +52,22 @@ pub(crate) fn sample_len(timestamp: i64, start: Option<i64>) -> usize {
     1 + size_of::<f64>() + time(timestamp) + start.map_or(0, time)
 }
 
+/// Appends field 3 of a `TimeSeries` of 2.0: a `Histogram` that is encoded but for its times.
+pub(crate) fn histogram(bytes: &mut Vec<u8>, histogram: &[u8], timestamp: i64, start: Option<i64>) {
+    length_delimited(bytes, 3, histogram.len() + times_len(timestamp, start));
+    bytes.extend_from_slice(histogram);
+    number(bytes, 15, timestamp.cast_unsigned());
+    if let Some(start) = start {
+        number(bytes, 17, start.cast_unsigned());
+    }
+}
+
+/// Bytes of the times that [`histogram`] appends: their fields begin with one byte, and with two.
+pub(crate) fn times_len(timestamp: i64, start: Option<i64>) -> usize {
+    let time = |time: i64| varint_len(time.cast_unsigned());
+    1 + time(timestamp) + start.map_or(0, |start| 2 + time(start))
+}
+
 /// Bytes that [`label`] appends.
 pub(crate) fn label_len(name: &str, value: &str) -> usize {
     let length = pair_len(name, value);
@@ -114,6 +130,21 @@ pub(crate) fn varints(mut rest: &[u8]) -> impl Iterator<Item = Result<u64, Malfo
             rest = &[];
         }
         Some(number.ok_or(Malformed))
+    })
+}
+
+/// Messages one behind the other, each behind its length; ends at the first that is malformed.
+pub(crate) fn length_prefixed(mut rest: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let message =
+            take_varint(&mut rest).and_then(|length| take(&mut rest, usize::try_from(length).ok()?));
+        if message.is_none() {
+            rest = &[];
+        }
+        Some(message.ok_or(Malformed))
     })
 }
 

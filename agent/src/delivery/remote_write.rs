@@ -66,6 +66,7 @@ pub struct RemoteWrite {
     retries: IntCounter,
     fallbacks: IntCounter,
     rejected: IntCounter,
+    unsupported: IntCounter,
 }
 
 /// What came of a request.
@@ -119,6 +120,7 @@ impl RemoteWrite {
             retries: of(&metrics.retries),
             fallbacks: of(&metrics.fallbacks),
             rejected: metrics.dropped(name, DropReason::Rejected),
+            unsupported: metrics.dropped(name, DropReason::Unsupported),
         })
     }
 
@@ -142,7 +144,10 @@ impl RemoteWrite {
         loop {
             if request.version == Version::V2 && self.protocol.version() == Version::V1 {
                 match as_v1(&request.body) {
-                    Ok(body) => request = WriteRequest { body, version: Version::V1, ..request },
+                    Ok((body, samples)) => {
+                        self.unsupported.inc_by(request.samples - samples.min(request.samples));
+                        request = WriteRequest { body, version: Version::V1, samples, ..request };
+                    }
                     Err(error) => {
                         return self.give_up(&request, &format!("it cannot be read back: {error}")).await;
                     }
@@ -253,6 +258,8 @@ impl RemoteWrite {
             |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()?.parse().ok());
         let retry_after = number(RETRY_AFTER.as_str()).map(Duration::from_secs);
         let written = number("X-Prometheus-Remote-Write-Samples-Written");
+        let histograms = number("X-Prometheus-Remote-Write-Histograms-Written");
+        let written = written.or(histograms.map(|_| 0)).map(|written| written + histograms.unwrap_or(0));
         // Also of a success, so that the connection can be used again.
         let answer = beginning(response.into_body()).await;
         let text = || format!("{status}: {}", String::from_utf8_lossy(&answer).trim());
@@ -270,10 +277,10 @@ impl RemoteWrite {
 }
 
 /// A request of version 2.0 as one of 1.0, both compressed.
-fn as_v1(body: &[u8]) -> anyhow::Result<Bytes> {
+fn as_v1(body: &[u8]) -> anyhow::Result<(Bytes, u64)> {
     let newer = snap::raw::Decoder::new().decompress_vec(body)?;
-    let older = downgrade(&newer).map_err(|_| anyhow::anyhow!("it is malformed"))?;
-    Ok(snap::raw::Encoder::new().compress_vec(&older)?.into())
+    let (older, samples) = downgrade(&newer).map_err(|_| anyhow::anyhow!("it is malformed"))?;
+    Ok((snap::raw::Encoder::new().compress_vec(&older)?.into(), samples))
 }
 
 fn headers(config: &config::RemoteWrite) -> anyhow::Result<HeaderMap> {

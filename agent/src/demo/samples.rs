@@ -89,7 +89,7 @@ fn serve(stream: &TcpStream, samples: &Mutex<Samples>) -> io::Result<()> {
         let mut body = Vec::new();
         reader.by_ref().take(length).read_to_end(&mut body)?;
         let bytes = snap::raw::Decoder::new().decompress_vec(&body).map_err(io::Error::other)?;
-        let written = downgrade(&bytes).and_then(|request| take(&request, samples));
+        let written = downgrade(&bytes).and_then(|(request, _)| take(&request, samples));
         let written = written.map_err(|Malformed| io::Error::other("not a write request"))?;
         write!(
             &*stream,

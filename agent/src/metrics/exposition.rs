@@ -7,6 +7,7 @@
 mod check;
 mod line;
 mod number;
+pub(crate) mod protobuf;
 mod reader;
 mod series;
 
@@ -47,6 +48,11 @@ pub struct PageFault {
     pub column: Option<usize>,
     /// What is wrong there.
     pub what: String,
+}
+
+/// A value as pages write it; none if this is no number.
+pub(crate) fn number(text: &[u8]) -> Option<f64> {
+    number::float(text)
 }
 
 /// The name of a comment, without its quotes; none if it is no name.

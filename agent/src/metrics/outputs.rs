@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 
 use crate::cluster::Pod;
 use crate::config::{self, Match};
-use crate::delivery::remote_write::{Protocol, Queue};
+use crate::delivery::remote_write::{Protocol, Queue, Version};
 use crate::metrics::symbols::Symbols;
 use crate::metrics::write_request::{Sample, WriteRequest};
 
@@ -73,17 +73,23 @@ impl Output {
         if alone || open.request.samples() + count > MAX_SAMPLES {
             self.send(&mut open);
         }
-        let table = self.symbols.lock();
+        let (table, mut unsupported) = (self.symbols.lock(), 0);
         for sample in samples {
             if open.request.samples() == MAX_SAMPLES || open.request.bytes() >= MAX_BYTES {
                 self.send(&mut open);
             }
-            open.request.add(&sample, &table);
+            unsupported += u64::from(!open.request.add(&sample, &table));
         }
         drop(table);
+        self.queue.lost().unsupported.inc_by(unsupported);
         if alone {
             self.send(&mut open);
         }
+    }
+
+    /// Whether its receiver takes native histograms, as far as is known.
+    pub fn takes_histograms(&self) -> bool {
+        self.protocol.version() == Version::V2
     }
 
     /// Sends what there is.

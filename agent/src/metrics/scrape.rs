@@ -15,7 +15,7 @@ use std::time::Duration;
 use flate2::write::MultiGzDecoder;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -26,10 +26,15 @@ use crate::delivery;
 use crate::metrics::discover::Target;
 
 /// What we read, in the order in which we like it.
-const ACCEPTED: &str =
+const TEXTS: &str =
     "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.8,*/*;q=0.1";
+const WITH_PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,\
+     application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.8,*/*;q=0.1";
 /// The target is on this node: compressing costs it more than the bytes cost anybody.
 const ACCEPTED_ENCODINGS: &str = "identity, gzip;q=0.5";
+
+/// Bytes that a connection reads at once. It keeps the buffer between scrapes, and there are as many as there are targets.
+const READ_BUFFER: usize = 16 << 10;
 
 /// A connection to one target, kept from scrape to scrape.
 #[derive(Debug)]
@@ -39,6 +44,15 @@ pub struct Client {
     body_limit: usize,
     tls: Arc<rustls::ClientConfig>,
     connection: Option<SendRequest<Empty<Bytes>>>,
+}
+
+/// Which pages are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Text, of either format.
+    Text,
+    /// Native histograms, which only protobuf has.
+    WithHistograms,
 }
 
 /// Why there is no page. The text is for the pod's owner.
@@ -105,12 +119,13 @@ impl Client {
     pub async fn scrape(
         &mut self,
         target: &Target,
+        wanted: Wanted,
         page: &mut Vec<u8>,
         room: &mut (dyn Room + Send),
     ) -> Result<Option<String>, ScrapeError> {
         page.clear();
         let timeout = self.timeout.min(target.interval);
-        let result = tokio::time::timeout(timeout, self.fetch(target, timeout, page, room)).await;
+        let result = tokio::time::timeout(timeout, self.fetch(target, wanted, timeout, page, room)).await;
         let result = result.unwrap_or(Err(ScrapeError::Timeout(timeout)));
         if result.is_err() {
             self.connection = None;
@@ -121,19 +136,20 @@ impl Client {
     async fn fetch(
         &mut self,
         target: &Target,
+        wanted: Wanted,
         timeout: Duration,
         page: &mut Vec<u8>,
         room: &mut (dyn Room + Send),
     ) -> Result<Option<String>, ScrapeError> {
         let kept = self.connection.take();
         let response = match kept {
-            Some(connection) => match self.ask(connection, target, timeout).await {
+            Some(connection) => match self.ask(connection, target, wanted, timeout).await {
                 Ok(response) => response,
                 // Servers close idle connections, and may do so just now.
-                Err(error) if is_closed(&error) => self.ask_anew(target, timeout).await?,
+                Err(error) if is_closed(&error) => self.ask_anew(target, wanted, timeout).await?,
                 Err(error) => return Err(error),
             },
-            None => self.ask_anew(target, timeout).await?,
+            None => self.ask_anew(target, wanted, timeout).await?,
         };
         if response.status() != StatusCode::OK {
             return Err(ScrapeError::Status(response.status()));
@@ -155,6 +171,7 @@ impl Client {
     async fn ask_anew(
         &mut self,
         target: &Target,
+        wanted: Wanted,
         timeout: Duration,
     ) -> Result<Response<Incoming>, ScrapeError> {
         let stream = TcpStream::connect(target.address).await.map_err(ScrapeError::Connect)?;
@@ -167,18 +184,19 @@ impl Client {
                 connected(connector.connect(name, stream).await.map_err(ScrapeError::Connect)?).await?
             }
         };
-        self.ask(connection, target, timeout).await
+        self.ask(connection, target, wanted, timeout).await
     }
 
     async fn ask(
         &mut self,
         mut connection: SendRequest<Empty<Bytes>>,
         target: &Target,
+        wanted: Wanted,
         timeout: Duration,
     ) -> Result<Response<Incoming>, ScrapeError> {
         let request = Request::get(&target.key.path)
             .header(HOST, target.address.to_string())
-            .header(ACCEPT, ACCEPTED)
+            .header(ACCEPT, if wanted == Wanted::Text { TEXTS } else { WITH_PROTOBUF })
             .header(ACCEPT_ENCODING, ACCEPTED_ENCODINGS)
             .header(USER_AGENT, delivery::USER_AGENT)
             .header("X-Prometheus-Scrape-Timeout-Seconds", Seconds(timeout).to_string())
@@ -194,7 +212,8 @@ impl Client {
 async fn connected(
     stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 ) -> Result<SendRequest<Empty<Bytes>>, ScrapeError> {
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) =
+        Builder::new().max_buf_size(READ_BUFFER).handshake(TokioIo::new(stream)).await?;
     // Ends when the sender is dropped, or the other side closes.
     tokio::spawn(connection);
     Ok(sender)

@@ -1,7 +1,9 @@
 //! The series of one target, from scrape to scrape.
 //!
 //! Exporters print their series in the same order each time. So the series of a line is almost always that of the same
-//! line in the scrape before: it is compared with that one's text, byte by byte, and only where that fails looked up.
+//! line in the scrape before: it is compared with that one, and only where that fails looked up. A text is known by its
+//! length and a seeded hash: two texts have the same 64 bits by no chance that counts, and whoever had a way to make such
+//! texts would mix up series of his own.
 //! Labels are taken apart and joined with the target's once, when a series is new. A series that a scrape does not have any
 //! more is stale.
 
@@ -11,13 +13,15 @@ mod labels;
 mod limits;
 mod starts;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
+use crate::metrics::exposition::protobuf::Written;
 use crate::metrics::exposition::{self, Dialect, Fault, Line, PageFault, Series};
 pub use crate::metrics::series::exemplar::Exemplar;
 use crate::metrics::series::family::Family;
@@ -40,17 +44,19 @@ pub struct SeriesCache {
     /// Slots by their labels: what a series is.
     by_labels: HashTable<u32>,
     /// Slots by further texts that stand for the same labels.
-    aliases: HashMap<Box<[u8]>, u32>,
-    /// Hashes of the texts of series that a rule drops, each with the newest scrape that had it. With keys that nobody
-    /// knows, two texts have the same 128 bits by no chance that counts.
-    relabelled: HashMap<u128, u32>,
-    hashes: [RandomState; 2],
+    aliases: HashMap<Text, u32>,
+    /// Texts of series that a rule drops, each with the newest scrape that had it.
+    relabelled: HashMap<Text, u32>,
+    hasher: RandomState,
     /// By sample of the newest whole page.
     order: Vec<u32>,
     /// Of the page that is being read.
     points: Vec<Point>,
     /// Of the same page, each with the index of its point.
     exemplars: Vec<(usize, Exemplar)>,
+    histograms: Vec<(usize, Box<[u8]>)>,
+    /// Histograms that stand beside the page, each with the number of its sample.
+    incoming: VecDeque<(usize, Box<[u8]>)>,
     starts: Starts,
     /// New with that page.
     added: Vec<u32>,
@@ -78,6 +84,8 @@ pub struct Sample<'a> {
     pub start: Option<i64>,
     /// Its exemplar.
     pub exemplar: Option<&'a Exemplar>,
+    /// The native histogram whose count the value is: a `Histogram` of remote write 2.0, without times.
+    pub histogram: Option<&'a [u8]>,
 }
 
 /// What came of a page.
@@ -103,10 +111,17 @@ enum Dropped {
     Above(Limit),
 }
 
+/// What is kept of the text of a series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Text {
+    hash: u64,
+    length: u32,
+}
+
 #[derive(Debug)]
 struct Slot {
     /// As it stood on the page that had it first.
-    text: Box<[u8]>,
+    text: Text,
     /// None when the slot is free.
     labels: Option<SeriesLabels>,
     /// The newest scrape that had it.
@@ -139,10 +154,12 @@ impl SeriesCache {
             by_labels: HashTable::new(),
             aliases: HashMap::new(),
             relabelled: HashMap::new(),
-            hashes: Default::default(),
+            hasher: RandomState::default(),
             order: Vec::new(),
             points: Vec::new(),
             exemplars: Vec::new(),
+            histograms: Vec::new(),
+            incoming: VecDeque::new(),
             starts: Starts::default(),
             added: Vec::new(),
             scrape: 0,
@@ -159,14 +176,23 @@ impl SeriesCache {
         self.by_labels.is_empty()
     }
 
+    /// Reads a page that was written out.
+    ///
+    /// # Errors
+    /// As [`SeriesCache::read`].
+    pub(crate) fn read_written(&mut self, page: Written) -> Result<Counts, PageFault> {
+        self.incoming = page.histograms.into();
+        self.read(&page.text, Dialect::OpenMetrics)
+    }
+
     /// Reads a page. Of a series that stands there twice, the first sample counts.
     ///
     /// # Errors
     /// The first line that is wrong. Then nothing of the page counts, and every series ends.
     pub fn read(&mut self, page: &[u8], dialect: Dialect) -> Result<Counts, PageFault> {
         self.scrape = self.scrape.wrapping_add(1);
-        self.points.clear();
-        self.exemplars.clear();
+        self.forget_page();
+        self.points.reserve(self.order.len());
         self.added.clear();
         self.starts.begin_page();
         let (mut counts, mut family) = (Counts::default(), Family::default());
@@ -192,6 +218,11 @@ impl SeriesCache {
         family: &mut Family<'a>,
         counts: &mut Counts,
     ) -> Result<ControlFlow<()>, Fault> {
+        if let Some(point) = self.expected(line) {
+            counts.scraped += 1;
+            self.add_point(point, None, dialect, counts);
+            return Ok(ControlFlow::Continue(()));
+        }
         let sample = match Line::read(line, dialect)? {
             Line::Sample(sample) => sample,
             Line::Eof => return Ok(ControlFlow::Break(())),
@@ -205,7 +236,8 @@ impl SeriesCache {
         counts.scraped += 1;
         match self.slot_of(sample.series, dialect, family)? {
             Ok(slot) => {
-                self.add_point(Point { slot, value, timestamp: sample.timestamp }, &sample, dialect, counts)
+                let point = Point { slot, value, timestamp: sample.timestamp };
+                self.add_point(point, sample.exemplar.as_ref(), dialect, counts);
             }
             Err(Dropped::Relabelled) => {}
             Err(Dropped::Above(limit)) => counts.dropped[limit as usize] += 1,
@@ -213,13 +245,26 @@ impl SeriesCache {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// The sample of a line that has the series of this place on the page before, and nothing behind its value.
+    fn expected(&self, line: &[u8]) -> Option<Point> {
+        let slot = *self.order.get(self.points.len())?;
+        let known = self.slots[slot as usize].text;
+        let (text, value) = line.split_at_checked(known.length as usize)?;
+        let value = value.strip_prefix(b" ")?;
+        if self.known_as(text) != known {
+            return None;
+        }
+        Some(Point { slot, value: exposition::number(value)?, timestamp: None })
+    }
+
     fn add_point(
         &mut self,
         point: Point,
-        sample: &exposition::Sample<'_>,
+        exemplar: Option<&exposition::Exemplar<'_>>,
         dialect: Dialect,
         counts: &mut Counts,
     ) {
+        let histogram = self.histogram_of(counts.scraped - 1);
         let known = &mut self.slots[point.slot as usize];
         if std::mem::replace(&mut known.scrape, self.scrape) == self.scrape {
             return;
@@ -227,25 +272,41 @@ impl SeriesCache {
         known.is_timed = point.timestamp.is_some();
         counts.timed |= known.is_timed;
         if known.dates_others {
-            self.starts.date(&self.slots, &self.points, point, !self.added.is_empty());
+            let table = self.labels.symbols.lock();
+            self.starts.date(&self.slots, &self.points, point, !self.added.is_empty(), &table);
         }
-        if let Some(exemplar) = sample.exemplar.as_ref().and_then(|found| Exemplar::read(found, dialect)) {
+        if let Some(exemplar) = exemplar.and_then(|found| Exemplar::read(found, dialect)) {
             self.exemplars.push((self.points.len(), exemplar));
         }
+        if let Some(histogram) = histogram {
+            self.histograms.push((self.points.len(), histogram));
+        }
         self.points.push(point);
+    }
+
+    /// The histogram of a sample of the page; those of samples before it, which were not wanted, go.
+    fn histogram_of(&mut self, sample: usize) -> Option<Box<[u8]>> {
+        while self.incoming.front().is_some_and(|(of, _)| *of < sample) {
+            self.incoming.pop_front();
+        }
+        let is_its = self.incoming.front().is_some_and(|(of, _)| *of == sample);
+        if is_its { self.incoming.pop_front().map(|(_, histogram)| histogram) } else { None }
     }
 
     /// The samples of the page that was read last.
     pub fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
         let mut exemplars = self.exemplars.iter().peekable();
+        let mut histograms = self.histograms.iter().peekable();
         self.points.iter().enumerate().filter_map(move |(index, point)| {
             let exemplar = exemplars.next_if(|(at, _)| *at == index);
+            let histogram = histograms.next_if(|(at, _)| *at == index);
             Some(Sample {
                 labels: self.slots[point.slot as usize].labels.as_ref()?,
                 value: point.value,
                 timestamp: point.timestamp,
                 start: self.starts.of(point.slot),
                 exemplar: exemplar.map(|(_, exemplar)| exemplar),
+                histogram: histogram.map(|(_, histogram)| &**histogram),
             })
         })
     }
@@ -265,8 +326,7 @@ impl SeriesCache {
                 return;
             }
         } else {
-            self.points.clear();
-            self.exemplars.clear();
+            self.forget_page();
             // Nobody has been told of those.
             added.iter().for_each(|new| self.slots[*new as usize].is_timed = true);
         }
@@ -282,13 +342,19 @@ impl SeriesCache {
             {
                 stale(labels);
             }
-            known.text = Box::default();
             free.push(*slot);
             false
         });
         self.by_text.retain(|slot| slots[*slot as usize].labels.is_some());
         self.aliases.retain(|_, slot| slots[*slot as usize].labels.is_some());
         self.limits.give_back(before - self.by_labels.len(), &self.namespace);
+    }
+
+    /// The samples of the page are passed on, and their memory is for the next target's.
+    pub fn forget_page(&mut self) {
+        self.points = Vec::new();
+        self.exemplars = Vec::new();
+        self.histograms = Vec::new();
     }
 
     /// Where the page before had a series at this place, it is most likely the same.
@@ -298,45 +364,50 @@ impl SeriesCache {
         dialect: Dialect,
         family: &Family<'_>,
     ) -> Result<Result<u32, Dropped>, Fault> {
-        let is_it = |slot: &u32| *self.slots[*slot as usize].text == *text;
+        let known = self.known_as(text);
+        let is_it = |slot: &u32| self.slots[*slot as usize].text == known;
         let expected = self.order.get(self.points.len()).copied().filter(is_it);
-        let known = || self.by_text.find(self.hashes[0].hash_one(text), is_it).copied();
-        if let Some(slot) = expected.or_else(known).or_else(|| self.aliases.get(text).copied()) {
+        let elsewhere = || self.by_text.find(known.hash, is_it).copied();
+        if let Some(slot) = expected.or_else(elsewhere).or_else(|| self.aliases.get(&known).copied()) {
             return Ok(Ok(slot));
         }
-        if let Some(seen) = self.relabelled.get_mut(&hash(&self.hashes, text)) {
+        if let Some(seen) = self.relabelled.get_mut(&known) {
             *seen = self.scrape;
             return Ok(Err(Dropped::Relabelled));
         }
         let series = Series::read(text, dialect)?;
-        Ok(self.add(text, &series, family))
+        Ok(self.add(known, &series, family))
     }
 
     /// A text that is new: of a new series, or another one of a known.
-    fn add(&mut self, text: &[u8], series: &Series<'_>, family: &Family<'_>) -> Result<u32, Dropped> {
+    fn add(&mut self, text: Text, series: &Series<'_>, family: &Family<'_>) -> Result<u32, Dropped> {
         let Some(labels) = self.labels.of(series, family) else {
             // The others are read anew each time.
             if self.limits.remember(&self.namespace) {
-                self.relabelled.insert(hash(&self.hashes, text), self.scrape);
+                self.relabelled.insert(text, self.scrape);
             }
             return Err(Dropped::Relabelled);
         };
         let is_it = |slot: &u32| plain(&self.slots, *slot) == &*labels.plain;
-        if let Some(slot) = self.by_labels.find(self.hashes[0].hash_one(&*labels.plain), is_it).copied() {
+        if let Some(slot) = self.by_labels.find(self.hasher.hash_one(&*labels.plain), is_it).copied() {
             // An exporter that writes the same series in ever another way is read slowly, and takes no more memory for it.
             if self.aliases.len() < self.len() {
-                self.aliases.insert(text.into(), slot);
+                self.aliases.insert(text, slot);
             }
             return Ok(slot);
         }
         self.limits.take(self.len(), &self.namespace).map_err(Dropped::Above)?;
         Ok(self.begin(Slot {
-            text: text.into(),
+            text,
             labels: Some(labels),
             scrape: self.scrape.wrapping_sub(1),
             is_timed: false,
             dates_others: family.dates_others(&series.name),
         }))
+    }
+
+    fn known_as(&self, text: &[u8]) -> Text {
+        Text { hash: self.hasher.hash_one(text), length: u32::try_from(text.len()).unwrap_or(u32::MAX) }
     }
 
     fn begin(&mut self, slot: Slot) -> u32 {
@@ -350,8 +421,8 @@ impl SeriesCache {
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
-        let (slots, hasher) = (&self.slots, &self.hashes[0]);
-        let by_text = |slot: &u32| hasher.hash_one(&*slots[*slot as usize].text);
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        let by_text = |slot: &u32| slots[*slot as usize].text.hash;
         let by_labels = |slot: &u32| hasher.hash_one(plain(slots, *slot));
         self.by_text.insert_unique(by_text(&index), index, by_text);
         self.by_labels.insert_unique(by_labels(&index), index, by_labels);
@@ -362,11 +433,6 @@ impl SeriesCache {
 
 fn plain(slots: &[Slot], slot: u32) -> &[Symbol] {
     slots[slot as usize].labels.as_ref().map_or(&[], |labels| &labels.plain)
-}
-
-fn hash(states: &[RandomState; 2], text: &[u8]) -> u128 {
-    let [high, low] = states.each_ref().map(|state| u128::from(state.hash_one(text)));
-    high << 64 | low
 }
 
 #[cfg(test)]

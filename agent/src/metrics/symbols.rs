@@ -21,15 +21,13 @@ pub struct SymbolTable {
     by_text: HashTable<Symbol>,
     free: Vec<Symbol>,
     hasher: RandomState,
-    births: u64,
+    reassigned: u32,
 }
 
 #[derive(Debug)]
 struct Entry {
     text: Box<str>,
     holders: u32,
-    /// A number that no other text has had.
-    birth: u64,
 }
 
 // === impl Symbol ===
@@ -70,7 +68,7 @@ impl Default for SymbolTable {
             by_text: HashTable::new(),
             free: Vec::new(),
             hasher: RandomState::new(),
-            births: 0,
+            reassigned: 0,
         };
         for text in Symbol::FIXED {
             table.hold(text);
@@ -86,10 +84,10 @@ impl SymbolTable {
             self.entries[symbol.index()].holders += 1;
             return symbol;
         }
-        self.births += 1;
-        let entry = Entry { text: text.into(), holders: 1, birth: self.births };
+        let entry = Entry { text: text.into(), holders: 1 };
         let symbol = match self.free.pop() {
             Some(symbol) => {
+                self.reassigned = self.reassigned.wrapping_add(1);
                 self.entries[symbol.index()] = entry;
                 symbol
             }
@@ -130,9 +128,9 @@ impl SymbolTable {
         &self.entries[symbol.index()].text
     }
 
-    /// What tells it from an earlier text with the same symbol.
-    pub fn birth(&self, symbol: Symbol) -> u64 {
-        self.entries[symbol.index()].birth
+    /// How often a symbol has become that of another text: as long as this stays, symbols mean what they meant.
+    pub fn reassigned(&self) -> u32 {
+        self.reassigned
     }
 
     /// How many places there are: every symbol's is below.
@@ -161,13 +159,13 @@ mod tests {
         let mut table = symbols.lock();
         let [a, again, b] = ["a", "a", "b"].map(|text| table.hold(text));
         assert!(a == again && a != b && table.find("a") == Some(a));
-        let birth = table.birth(a);
         table.release(a);
         assert_eq!(table.text(a), "a");
         table.release(a);
         assert_eq!((table.find("a"), table.len()), (None, Symbol::FIXED.len() + 1));
         let c = table.hold("c");
-        assert!(c == a && table.birth(c) != birth && table.text(c) == "c", "its place is used again");
+        assert!(c == a && table.text(c) == "c", "its place is used again");
+        assert_eq!(table.reassigned(), 1);
         assert_eq!(table.find("b"), Some(b));
         for (text, symbol) in [
             ("", Symbol::EMPTY),

@@ -25,6 +25,8 @@ pub struct Sample<'a> {
     pub start: Option<i64>,
     /// Its exemplar.
     pub exemplar: Option<&'a Exemplar>,
+    /// The native histogram that stands for the value: a `Histogram` of 2.0, without times.
+    pub histogram: Option<&'a [u8]>,
 }
 
 /// Samples, encoded as they come.
@@ -60,13 +62,16 @@ impl WriteRequest {
         }
     }
 
-    /// Adds a sample, as a time series of its own.
-    pub fn add(&mut self, sample: &Sample<'_>, table: &SymbolTable) {
+    /// Adds a sample, as a time series of its own. False when the version has no place for it: 1.0 has none for native
+    /// histograms.
+    pub fn add(&mut self, sample: &Sample<'_>, table: &SymbolTable) -> bool {
         match &mut self.message {
+            Message::V1(_) if sample.histogram.is_some() => return false,
             Message::V1(message) => message.add(sample, table),
             Message::V2(message) => message.add(sample, table),
         }
         self.samples += 1;
+        true
     }
 
     /// Samples in it.

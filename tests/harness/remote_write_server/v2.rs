@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::protobuf::{Field, fields, packed};
-use super::{Exemplar, Metadata, STALE, Sample, Series, series_text};
+use super::{Exemplar, Histogram, Metadata, STALE, Sample, Series, series_text};
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Series>, String> {
     let (mut symbols, mut all) = (Vec::new(), Vec::new());
@@ -34,13 +34,16 @@ fn time_series(bytes: &[u8], symbols: &[String]) -> Result<Series, String> {
         match field {
             1 => series.text = series_text(&labels(message, symbols)?)?,
             2 => series.samples.push(sample(message)?),
+            3 => series.histograms.push(histogram(message)?),
             4 => series.exemplars.push(exemplar(message, symbols)?),
             5 => series.metadata = metadata(message, symbols)?,
             other => return Err(format!("field {other} of a time series")),
         }
     }
-    if series.text.is_empty() || series.samples.is_empty() {
-        return Err("a time series without labels or samples".to_owned());
+    if series.text.is_empty() || series.samples.is_empty() == series.histograms.is_empty() {
+        return Err(
+            "a time series without labels, without samples, or with samples and histograms".to_owned()
+        );
     }
     Ok(series)
 }
@@ -73,6 +76,29 @@ fn sample(bytes: &[u8]) -> Result<Sample, String> {
         return Err(format!("it began after it was: {sample:?}"));
     }
     Ok(sample)
+}
+
+fn histogram(bytes: &[u8]) -> Result<Histogram, String> {
+    let mut read = Histogram { timestamp: 0, count: 0, sum: 0.0, positive_deltas: Vec::new() };
+    for (field, value) in fields(bytes)? {
+        match field {
+            1 => read.count = value.number()?,
+            3 => read.sum = f64::from_bits(value.number()?),
+            4..=6 | 8 | 9 | 11 => {}
+            12 => read.positive_deltas = packed(value.message()?)?.into_iter().map(zigzag).collect(),
+            15 => read.timestamp = value.number()?.cast_signed(),
+            other => return Err(format!("field {other} of a histogram")),
+        }
+    }
+    if read.timestamp == 0 {
+        return Err("a histogram without a time".to_owned());
+    }
+    Ok(read)
+}
+
+/// A signed number of variable length.
+fn zigzag(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
 }
 
 fn exemplar(bytes: &[u8], symbols: &[String]) -> Result<Exemplar, String> {

@@ -41,6 +41,7 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
             "rust" => Ok(Normalize::Rust),
             other => Err(format!("{other:?} is not allowed: none or rust")),
         }),
+        native_histograms: section.flag("native_histograms", false, mistakes),
         containers: section.flag("containers", true, mistakes),
         external_labels: external_labels(&mut section, mistakes),
         outputs: outputs(&mut section, files, mistakes),

@@ -1,32 +1,38 @@
-//! A request of version 2.0 as one of 1.0, for a receiver that turns out not to know the newer one. Samples stay; exemplars,
-//! metadata and starts have no place there.
+//! A request of version 2.0 as one of 1.0, for a receiver that turns out not to know the newer one. Samples stay; native
+//! histograms, exemplars, metadata and starts have no place there.
 
 use crate::delivery::protobuf::{Field, Malformed, fields, label, length_delimited, varints};
 
-/// The same samples in version 1.0; both without compression.
+/// The same samples in version 1.0, and how many they are; both requests without compression.
 ///
 /// # Errors
 /// The request is none.
-pub(crate) fn downgrade(request: &[u8]) -> Result<Vec<u8>, Malformed> {
+pub(crate) fn downgrade(request: &[u8]) -> Result<(Vec<u8>, u64), Malformed> {
     let mut symbols = Vec::new();
     for field in fields(request) {
         if let (4, Field::Bytes(text)) = field? {
             symbols.push(std::str::from_utf8(text).map_err(|_| Malformed)?);
         }
     }
-    let (mut downgraded, mut series) = (Vec::new(), Vec::new());
+    let (mut downgraded, mut series, mut samples) = (Vec::new(), Vec::new(), 0);
     for field in fields(request) {
         if let (5, Field::Bytes(bytes)) = field? {
             series.clear();
-            time_series(bytes, &symbols, &mut series)?;
+            let of_series = time_series(bytes, &symbols, &mut series)?;
+            if of_series == 0 {
+                continue;
+            }
+            samples += of_series;
             length_delimited(&mut downgraded, 1, series.len());
             downgraded.extend_from_slice(&series);
         }
     }
-    Ok(downgraded)
+    Ok((downgraded, samples))
 }
 
-fn time_series(bytes: &[u8], symbols: &[&str], series: &mut Vec<u8>) -> Result<(), Malformed> {
+/// Gives how many samples it has.
+fn time_series(bytes: &[u8], symbols: &[&str], series: &mut Vec<u8>) -> Result<u64, Malformed> {
+    let mut samples = 0;
     let text = |place: u64| usize::try_from(place).ok().and_then(|place| symbols.get(place)).ok_or(Malformed);
     for field in fields(bytes) {
         match field? {
@@ -37,11 +43,14 @@ fn time_series(bytes: &[u8], symbols: &[&str], series: &mut Vec<u8>) -> Result<(
                     label(series, text(*name)?, text(*value)?);
                 }
             }
-            (2, Field::Bytes(sample)) => self::sample(sample, series)?,
+            (2, Field::Bytes(sample)) => {
+                self::sample(sample, series)?;
+                samples += 1;
+            }
             _ => {}
         }
     }
-    Ok(())
+    Ok(samples)
 }
 
 fn sample(bytes: &[u8], series: &mut Vec<u8>) -> Result<(), Malformed> {
@@ -79,11 +88,23 @@ mod tests {
                 [(&series[0], 1.5, -1), (&series[1], STALE, i64::MAX), (&series[0], 0.0, 0)]
             {
                 let (start, exemplar) = (Some(-5), Some(&exemplar));
-                request.add(&Sample { labels, metadata, value, timestamp, start, exemplar }, &table);
+                let histogram = None;
+                request
+                    .add(&Sample { labels, metadata, value, timestamp, start, exemplar, histogram }, &table);
             }
+            let of_histogram = Sample {
+                labels: &series[1],
+                metadata,
+                value: 1.0,
+                timestamp: 1,
+                start: None,
+                exemplar: None,
+                histogram: Some(&[1 << 3, 1]),
+            };
+            assert_eq!(request.add(&of_histogram, &table), version == Version::V2);
             request.finish().to_vec()
         });
-        assert_eq!(downgrade(&newer), Ok(older));
+        assert_eq!(downgrade(&newer), Ok((older, 3)));
         assert_eq!(downgrade(&newer[..newer.len() - 1]), Err(Malformed));
         // A place that is none.
         assert_eq!(downgrade(&[4 << 3 | 2, 0, 5 << 3 | 2, 4, 1 << 3 | 2, 2, 0, 1]), Err(Malformed));

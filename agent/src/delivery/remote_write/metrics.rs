@@ -26,6 +26,8 @@ pub enum DropReason {
     SpoolFull,
     /// They could not be read back from the disk.
     Damaged,
+    /// Version 1.0, which the receiver speaks, has no place for them.
+    Unsupported,
     /// The agent has ended, and could not keep them.
     Stopped,
     /// Their output is no more.
@@ -84,6 +86,7 @@ impl Metrics {
             queue_full: of(DropReason::QueueFull),
             spool_full: of(DropReason::SpoolFull),
             damaged: of(DropReason::Damaged),
+            unsupported: of(DropReason::Unsupported),
         }
     }
 }
@@ -92,11 +95,12 @@ impl Metrics {
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [DropReason; 6] = [
+    pub const ALL: [DropReason; 7] = [
         DropReason::Rejected,
         DropReason::QueueFull,
         DropReason::SpoolFull,
         DropReason::Damaged,
+        DropReason::Unsupported,
         DropReason::Stopped,
         DropReason::OutputRemoved,
     ];
@@ -108,6 +112,7 @@ impl DropReason {
             DropReason::QueueFull => "queue_full",
             DropReason::SpoolFull => "spool_full",
             DropReason::Damaged => "damaged",
+            DropReason::Unsupported => "unsupported",
             DropReason::Stopped => "stopped",
             DropReason::OutputRemoved => "output_removed",
         }

@@ -51,6 +51,8 @@ pub struct Lost {
     pub spool_full: IntCounter,
     /// They could not be read back.
     pub damaged: IntCounter,
+    /// Version 1.0 has no place for them.
+    pub unsupported: IntCounter,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +86,11 @@ impl Queue {
             spooled: Mutex::default(),
             lost,
         }
+    }
+
+    /// Counters of what is dropped.
+    pub fn lost(&self) -> &Lost {
+        &self.lost
     }
 
     /// Takes a spool, with what is in it.
@@ -275,7 +282,7 @@ mod tests {
 
     fn lost() -> Lost {
         let counter = || IntCounter::new("a", "b").unwrap();
-        Lost { queue_full: counter(), spool_full: counter(), damaged: counter() }
+        Lost { queue_full: counter(), spool_full: counter(), damaged: counter(), unsupported: counter() }
     }
 
     fn push(queue: &Queue, samples: std::ops::RangeInclusive<u64>) {

@@ -113,7 +113,10 @@ mod tests {
 
     fn queue(_: &str) -> Queue {
         let counter = || IntCounter::new("a", "b").unwrap();
-        Queue::new(100, Lost { queue_full: counter(), spool_full: counter(), damaged: counter() })
+        Queue::new(
+            100,
+            Lost { queue_full: counter(), spool_full: counter(), damaged: counter(), unsupported: counter() },
+        )
     }
 
     fn wanted(name: &str, destination: &str) -> Wanted {

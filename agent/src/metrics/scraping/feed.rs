@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Shared;
-use crate::metrics::exposition::{Dialect, PageFault};
+use crate::metrics::exposition::{Dialect, PageFault, protobuf};
 use crate::metrics::series::{Counts, Limit, SeriesCache, SeriesLabels, TargetLabels};
 use crate::metrics::write_request::{STALE, Sample};
 
@@ -84,6 +84,22 @@ impl Feed {
         self.series.read(page, Dialect::of_page(page))
     }
 
+    /// Reads a page in protobuf.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read_protobuf(&mut self, page: &[u8]) -> Result<Counts, String> {
+        let limit = usize::try_from(self.shared.config.metrics.body_limit).unwrap_or(usize::MAX);
+        let page = protobuf::written(page, limit).map_err(|error| error.to_string())?;
+        self.series.read_written(page).map_err(|fault| fault.to_string())
+    }
+
+    /// Whether somebody gets the native histograms of its pages.
+    pub(super) fn takes_histograms(&self) -> bool {
+        self.shared.config.metrics.native_histograms
+            && self.outputs.iter().any(|output| self.shared.outputs[*output].takes_histograms())
+    }
+
     /// Passes on the samples of the page that was read, if it could be, marks for series that have ended, and samples that
     /// are not on the page: all of it together, so that a receiver gets a scrape whole.
     pub(super) fn pass_on(&mut self, time: i64, counts: Option<Counts>, own: &[(&SeriesLabels, f64)]) {
@@ -99,7 +115,8 @@ impl Feed {
             let samples = self.series.samples().filter_map(|sample| {
                 let timestamp = sample.timestamp.unwrap_or(time);
                 let plain = of_output(sample.labels, *index, sample.value, timestamp)?;
-                Some(Sample { start: sample.start, exemplar: sample.exemplar, ..plain })
+                let (start, exemplar, histogram) = (sample.start, sample.exemplar, sample.histogram);
+                Some(Sample { start, exemplar, histogram, ..plain })
             });
             let marks = stale.iter().filter_map(|labels| plain(labels, STALE));
             let own = own.iter().filter_map(|(labels, value)| plain(*labels, *value));
@@ -113,6 +130,7 @@ impl Feed {
                 output.add(total, self.is_timed, all);
             }
         }
+        self.series.forget_page();
         self.count_dropped(counts.dropped);
         self.count_series();
     }
@@ -149,7 +167,7 @@ impl Feed {
 fn of_output(labels: &SeriesLabels, output: usize, value: f64, timestamp: i64) -> Option<Sample<'_>> {
     let metadata = labels.metadata;
     let labels = labels.for_output(output)?;
-    Some(Sample { labels, metadata, value, timestamp, start: None, exemplar: None })
+    Some(Sample { labels, metadata, value, timestamp, start: None, exemplar: None, histogram: None })
 }
 
 impl Drop for Feed {

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use super::feed::{Clock, Feed};
 use super::{Shared, State};
 use crate::metrics::discover::Target;
-use crate::metrics::exposition::Dialect;
-use crate::metrics::scrape::Client;
+use crate::metrics::exposition::{Dialect, protobuf};
+use crate::metrics::scrape::{Client, Wanted};
 use crate::metrics::series::{Counts, SeriesLabels, TargetLabels};
 
 /// The series that a scrape makes itself, as Prometheus calls them.
@@ -66,21 +66,28 @@ impl Scraper {
     pub(super) async fn scrape(&mut self) {
         let (begun, time) = (Instant::now(), self.clock.next());
         let (mut page, mut room) = self.shared.pages.take(&self.namespace);
-        let result = self.client.scrape(&self.target, &mut page, &mut room).await;
+        let wanted = if self.feed.takes_histograms() { Wanted::WithHistograms } else { Wanted::Text };
+        let result = self.client.scrape(&self.target, wanted, &mut page, &mut room).await;
         let result = result.map_err(|error| error.to_string());
         let result = result.and_then(|content_type| {
-            let counts = self.feed.read(&page).map_err(|fault| fault.to_string())?;
-            Ok((counts, content_type))
+            let is_text =
+                !content_type.as_deref().is_some_and(|name| name.starts_with(protobuf::CONTENT_TYPE));
+            let counts = if is_text {
+                self.feed.read(&page).map_err(|fault| fault.to_string())?
+            } else {
+                self.feed.read_protobuf(&page)?
+            };
+            Ok((counts, is_text, content_type))
         });
         let dialect = Dialect::of_page(&page);
         let duration = begun.elapsed().as_secs_f64();
         self.shared.metrics.scraped(result.is_ok(), page.len(), duration);
         drop(room);
         self.shared.pages.give_back(page);
-        if let Ok((_, content_type)) = &result {
+        if let Ok((_, true, content_type)) = &result {
             self.compare(content_type.as_deref(), dialect);
         }
-        let counts = result.as_ref().ok().map(|(counts, _)| *counts);
+        let counts = result.as_ref().ok().map(|(counts, ..)| *counts);
         self.pass_on(time, duration, counts);
         self.shared.states.set(
             &self.target.key,

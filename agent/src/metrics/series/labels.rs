@@ -30,13 +30,15 @@ pub struct TargetLabels {
 /// Names and values in turn, sorted by the text of the name.
 pub type LabelSymbols = Box<[Symbol]>;
 
+type Relabelled = Vec<(usize, Option<LabelSymbols>)>;
+
 /// What is known of a series before its first sample: it holds its texts until it goes.
 #[derive(Debug)]
 pub struct SeriesLabels {
     /// What the series is, and what an output without rules gets.
     pub plain: LabelSymbols,
-    /// For the outputs with rules, by index: none where they drop it.
-    relabelled: Box<[(usize, Option<LabelSymbols>)]>,
+    /// For the outputs with rules, by index: none where they drop it. Mostly there are no such outputs.
+    relabelled: Option<Box<Relabelled>>,
     /// What its page says of it.
     pub metadata: Metadata,
     symbols: Symbols,
@@ -47,10 +49,15 @@ pub struct SeriesLabels {
 impl SeriesLabels {
     /// What an output gets; none where its rules drop the series.
     pub fn for_output(&self, output: usize) -> Option<&[Symbol]> {
-        match self.relabelled.iter().find(|(index, _)| *index == output) {
+        match self.relabelled.iter().flat_map(|all| all.iter()).find(|(index, _)| *index == output) {
             Some((_, relabelled)) => relabelled.as_deref(),
             None => Some(&self.plain),
         }
+    }
+
+    /// The metric's name.
+    pub fn name(&self) -> Option<Symbol> {
+        self.plain.chunks_exact(2).find(|pair| pair[0] == Symbol::NAME).map(|pair| pair[1])
     }
 
     /// Whether another one is of the same metric: all labels are equal, but for what tells the parts of a histogram or of a
@@ -68,7 +75,8 @@ impl SeriesLabels {
 impl Drop for SeriesLabels {
     fn drop(&mut self) {
         let mut table = self.symbols.lock();
-        let relabelled = self.relabelled.iter().filter_map(|(_, labels)| labels.as_deref());
+        let relabelled = self.relabelled.iter().flat_map(|all| all.iter());
+        let relabelled = relabelled.filter_map(|(_, labels)| labels.as_deref());
         let all = relabelled.chain([&*self.plain]).flatten().copied();
         all.chain([self.metadata.help, self.metadata.unit]).for_each(|symbol| table.release(symbol));
     }
@@ -137,8 +145,9 @@ impl TargetLabels {
             let mut labels = labels.clone();
             (index, relabel(rules, &mut labels).then(|| held(&labels, &mut table)))
         });
+        let relabelled: Relabelled = relabelled.collect();
         SeriesLabels {
-            relabelled: relabelled.collect(),
+            relabelled: (!relabelled.is_empty()).then(|| Box::new(relabelled)),
             plain: held(&labels, &mut table),
             metadata: metadata(&mut table),
             symbols: self.symbols.clone(),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Point, Slot};
+use crate::metrics::symbols::SymbolTable;
 
 /// Milliseconds since the epoch, by slot.
 #[derive(Debug, Default)]
@@ -33,7 +34,14 @@ impl Starts {
 
     /// A sample whose value is the time, in seconds, at which those of its metric began that stand before it: OpenMetrics
     /// wants the samples of a metric together.
-    pub(super) fn date(&mut self, slots: &[Slot], before: &[Point], created: Point, has_new: bool) {
+    pub(super) fn date(
+        &mut self,
+        slots: &[Slot],
+        before: &[Point],
+        created: Point,
+        has_new: bool,
+        table: &SymbolTable,
+    ) {
         let milliseconds = created.value * 1000.0;
         if !milliseconds.is_finite() || milliseconds <= 0.0 {
             return;
@@ -43,7 +51,7 @@ impl Starts {
         }
         let dated = self.dated.entry(created.slot).or_insert_with(|| {
             let created = &slots[created.slot as usize];
-            let is_of_metric = |point: &&Point| is_of_metric(&slots[point.slot as usize], created);
+            let is_of_metric = |point: &&Point| is_of_metric(&slots[point.slot as usize], created, table);
             before.iter().rev().take_while(is_of_metric).map(|point| point.slot).collect()
         });
         self.starts.extend(dated.iter().map(|slot| (*slot, milliseconds.round() as i64)));
@@ -51,19 +59,13 @@ impl Starts {
 }
 
 /// Suffixes of the samples that another one dates.
-const DATED: [&[u8]; 7] = [b"", b"_total", b"_bucket", b"_count", b"_sum", b"_gcount", b"_gsum"];
+const DATED: [&str; 7] = ["", "_total", "_bucket", "_count", "_sum", "_gcount", "_gsum"];
 
-fn is_of_metric(slot: &Slot, created: &Slot) -> bool {
-    let of_family = || {
-        let family = name(&created.text).strip_suffix(b"_created")?;
-        name(&slot.text).strip_prefix(family)
+fn is_of_metric(slot: &Slot, created: &Slot, table: &SymbolTable) -> bool {
+    let (Some(labels), Some(of_metric)) = (&slot.labels, &created.labels) else { return false };
+    let suffix = || {
+        let family = table.text(of_metric.name()?).strip_suffix("_created")?;
+        table.text(labels.name()?).strip_prefix(family)
     };
-    of_family().is_some_and(|suffix| DATED.contains(&suffix))
-        && slot.labels.iter().zip(&created.labels).any(|(labels, of_metric)| labels.is_of_metric(of_metric))
-}
-
-/// A name that stands before its braces: one inside them has no suffix of this kind.
-fn name(text: &[u8]) -> &[u8] {
-    let end = text.iter().position(|byte| matches!(byte, b'{' | b' ' | b'\t'));
-    &text[..end.unwrap_or(text.len())]
+    suffix().is_some_and(|suffix| DATED.contains(&suffix)) && labels.is_of_metric(of_metric)
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use hashbrown::HashTable;
 
 use super::Sample;
-use crate::delivery::protobuf::{self, double, length_delimited, varint};
+use crate::delivery::protobuf::{self, double, length_delimited, varint, varint_len};
 use crate::metrics::exposition::Kind;
 use crate::metrics::series::{Exemplar, Metadata};
 use crate::metrics::symbols::{Symbol, SymbolTable};
@@ -23,22 +23,24 @@ pub(super) struct Message {
     count: u32,
     /// Where in `symbols` a symbol of the node stands.
     places: Vec<Place>,
-    /// Every text of this message: where its bytes are in `symbols`, and which it is. One may have had two symbols of the node,
-    /// if nobody held it for a while.
+    /// [`SymbolTable::reassigned`], when they were put down.
+    reassigned: u32,
+    /// Every text of this message: where its bytes are in `symbols`, and which it is. One may have two symbols of the node, one
+    /// after the other, if nobody held it for a while; exemplars have texts without any.
     texts: HashTable<(Range<usize>, u32)>,
     hasher: RandomState,
-    /// Tells what was put down for this message from what was for an earlier one.
+    /// Tells places of this message from those of an earlier one.
     number: u32,
-    /// One time series, and the places of its labels, while they are made.
-    series: Vec<u8>,
+    /// Parts of one time series, while they are made: the places of its labels, its exemplar, its metadata.
     refs: Vec<u8>,
+    exemplar: Vec<u8>,
+    metadata: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     message: u32,
     index: u32,
-    birth: u64,
 }
 
 // === impl Message ===
@@ -52,9 +54,11 @@ impl Default for Message {
             places: Vec::new(),
             texts: HashTable::new(),
             hasher: RandomState::new(),
+            reassigned: 0,
             number: 0,
-            series: Vec::new(),
             refs: Vec::new(),
+            exemplar: Vec::new(),
+            metadata: Vec::new(),
         };
         message.clear();
         message
@@ -63,22 +67,42 @@ impl Default for Message {
 
 impl Message {
     pub(super) fn add(&mut self, sample: &Sample<'_>, table: &SymbolTable) {
-        self.series.clear();
+        if self.reassigned != table.reassigned() {
+            self.reassigned = table.reassigned();
+            self.forget_places();
+        }
         self.refs.clear();
         for symbol in sample.labels {
             let place = self.place(*symbol, table);
             varint(&mut self.refs, place.into());
         }
-        length_delimited(&mut self.series, 1, self.refs.len());
-        self.series.extend_from_slice(&self.refs);
-        let start = sample.start.filter(|start| *start <= sample.timestamp);
-        protobuf::sample(&mut self.series, sample.value, sample.timestamp, start);
+        self.exemplar.clear();
         if let Some(exemplar) = sample.exemplar {
             self.exemplar(exemplar, sample.timestamp);
         }
         self.metadata(sample.metadata, table);
-        length_delimited(&mut self.timeseries, 5, self.series.len());
-        self.timeseries.extend_from_slice(&self.series);
+        let start = sample.start.filter(|start| *start <= sample.timestamp);
+        let message = |length: usize| 1 + varint_len(length as u64) + length;
+        let optional = |part: &Vec<u8>| if part.is_empty() { 0 } else { message(part.len()) };
+        let value = match sample.histogram {
+            Some(histogram) => message(histogram.len() + protobuf::times_len(sample.timestamp, start)),
+            None => message(protobuf::sample_len(sample.timestamp, start)),
+        };
+        let length = message(self.refs.len()) + value + optional(&self.exemplar) + optional(&self.metadata);
+        let out = &mut self.timeseries;
+        length_delimited(out, 5, length);
+        length_delimited(out, 1, self.refs.len());
+        out.extend_from_slice(&self.refs);
+        match sample.histogram {
+            Some(histogram) => protobuf::histogram(out, histogram, sample.timestamp, start),
+            None => protobuf::sample(out, sample.value, sample.timestamp, start),
+        }
+        for (field, part) in [(4, &self.exemplar), (5, &self.metadata)] {
+            if !part.is_empty() {
+                length_delimited(out, field, part.len());
+                out.extend_from_slice(part);
+            }
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -91,7 +115,7 @@ impl Message {
     }
 
     pub(super) fn clear(&mut self) {
-        self.number = self.number.wrapping_add(1);
+        self.forget_places();
         self.symbols.clear();
         self.timeseries.clear();
         self.texts.clear();
@@ -100,17 +124,23 @@ impl Message {
         self.place_of_text("");
     }
 
+    fn forget_places(&mut self) {
+        self.number = self.number.wrapping_add(1);
+    }
+
     fn place(&mut self, symbol: Symbol, table: &SymbolTable) -> u32 {
+        match self.places.get(symbol.index()) {
+            Some(known) if known.message == self.number => known.index,
+            _ => self.find_place(symbol, table),
+        }
+    }
+
+    fn find_place(&mut self, symbol: Symbol, table: &SymbolTable) -> u32 {
         if self.places.len() < table.places() {
             self.places.resize(table.places(), Place::default());
         }
-        let (message, birth) = (self.number, table.birth(symbol));
-        let known = self.places[symbol.index()];
-        if (known.message, known.birth) == (message, birth) {
-            return known.index;
-        }
         let index = self.place_of_text(table.text(symbol));
-        self.places[symbol.index()] = Place { message, index, birth };
+        self.places[symbol.index()] = Place { message: self.number, index };
         index
     }
 
@@ -132,32 +162,25 @@ impl Message {
     }
 
     fn exemplar(&mut self, exemplar: &Exemplar, scraped: i64) {
-        self.refs.clear();
+        let mut refs = Vec::new();
         for text in exemplar.labels.iter().flat_map(|(name, value)| [name, value]) {
-            let place = self.place_of_text(text);
-            varint(&mut self.refs, place.into());
+            varint(&mut refs, self.place_of_text(text).into());
         }
-        let mut message = Vec::new();
-        length_delimited(&mut message, 1, self.refs.len());
-        message.extend_from_slice(&self.refs);
-        double(&mut message, 2, exemplar.value);
-        protobuf::number(&mut message, 3, exemplar.timestamp.unwrap_or(scraped).cast_unsigned());
-        length_delimited(&mut self.series, 4, message.len());
-        self.series.extend_from_slice(&message);
+        let out = &mut self.exemplar;
+        length_delimited(out, 1, refs.len());
+        out.extend_from_slice(&refs);
+        double(out, 2, exemplar.value);
+        protobuf::number(out, 3, exemplar.timestamp.unwrap_or(scraped).cast_unsigned());
     }
 
     fn metadata(&mut self, metadata: Metadata, table: &SymbolTable) {
         let kind = metadata.kind.map_or(0, metric_type);
         let [help, unit] = [metadata.help, metadata.unit].map(|symbol| self.place(symbol, table));
-        self.refs.clear();
+        self.metadata.clear();
         for (field, number) in [(1, kind), (3, help), (4, unit)] {
             if number > 0 {
-                protobuf::number(&mut self.refs, field, number.into());
+                protobuf::number(&mut self.metadata, field, number.into());
             }
-        }
-        if !self.refs.is_empty() {
-            length_delimited(&mut self.series, 5, self.refs.len());
-            self.series.extend_from_slice(&self.refs);
         }
     }
 }
@@ -203,6 +226,7 @@ mod tests {
             timestamp: 2,
             start: None,
             exemplar: None,
+            histogram: None,
         }
     }
 
@@ -252,6 +276,19 @@ mod tests {
             ["", "__name__", "second"],
             "once, and nothing of the message before"
         );
+    }
+
+    #[test]
+    fn a_native_histogram_stands_for_its_value() {
+        let symbols = Symbols::default();
+        let mut table = symbols.lock();
+        let labels = [Symbol::NAME, table.hold("h")];
+        let mut message = Message::default();
+        message.add(&Sample { histogram: Some(&[1 << 3, 5]), start: Some(1), ..plain(&labels) }, &table);
+        let series = &read(&mut message).1[0];
+        let fields: Vec<_> = fields(series).map(Result::unwrap).collect();
+        let histogram = [1 << 3, 5, 15 << 3, 2, 0x88, 0x01, 1];
+        assert_eq!(fields, [(1, Field::Bytes(&[1, 2])), (3, Field::Bytes(&histogram))]);
     }
 
     #[test]

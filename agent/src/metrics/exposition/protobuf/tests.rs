@@ -1,0 +1,138 @@
+//! Pages as exporters send them, encoded here.
+
+use super::*;
+use crate::delivery::protobuf::{double, length_delimited, number, varint};
+use crate::metrics::exposition::{Dialect, check};
+
+const LIMIT: usize = 1 << 20;
+
+/// A message of these fields, each with what stands in it.
+fn message(parts: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (field, part) in parts {
+        length_delimited(&mut bytes, *field, part.len());
+        bytes.extend_from_slice(part);
+    }
+    bytes
+}
+
+fn with_double(field: u32, value: f64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    double(&mut bytes, field, value);
+    bytes
+}
+
+fn with_number(field: u32, value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    number(&mut bytes, field, value);
+    bytes
+}
+
+fn pair(name: &str, value: &str) -> Vec<u8> {
+    message(&[(1, name.into()), (2, value.into())])
+}
+
+/// A family of one metric: `field` is where its kind stands in `Metric`.
+fn family(name: &str, kind: u64, labels: &[(&str, &str)], field: u32, value: &[u8]) -> Vec<u8> {
+    let labels = labels.iter().map(|(name, value)| (1, pair(name, value)));
+    let metric = message(&labels.chain([(field, value.to_vec())]).collect::<Vec<_>>());
+    let mut family = message(&[(1, name.into()), (2, b"He\\lp\n.".to_vec()), (4, metric)]);
+    family.extend(with_number(3, kind));
+    let mut page = Vec::new();
+    varint(&mut page, family.len() as u64);
+    page.extend(family);
+    page
+}
+
+fn text(page: &[u8]) -> String {
+    String::from_utf8(written(page, LIMIT).unwrap().text).unwrap()
+}
+
+#[test]
+fn every_kind_is_written_as_open_metrics_has_it() {
+    let created = message(&[(3, [with_number(1, 1000), with_number(2, 500_000_000)].concat())]);
+    let exemplar = [message(&[(1, pair("t", "1"))]), with_double(2, 0.5), message(&[(3, with_number(1, 7))])];
+    let counter = [with_double(1, 3.0), message(&[(2, exemplar.concat())]), created].concat();
+    let quantile = [with_double(1, 1.0), with_double(2, 9.0)].concat();
+    let summary = [with_number(1, 2), with_double(2, 10.0), message(&[(3, quantile)])].concat();
+    let page = [
+        family("a_total", 0, &[("x", "1\"\\")], 3, &counter),
+        family("g.x", 1, &[], 2, &with_double(1, f64::INFINITY)),
+        family("s", 2, &[], 4, &summary),
+    ]
+    .concat();
+    let expected = r#"# TYPE a counter
+# HELP a He\\lp\n.
+a_total{x="1\"\\"} 3 # {t="1"} 0.5 7
+a_created{x="1\"\\"} 1000.5
+# TYPE "g.x" gauge
+# HELP "g.x" He\\lp\n.
+{"g.x"} +Inf
+# TYPE s summary
+# HELP s He\\lp\n.
+s{quantile="1.0"} 9
+s_sum 10
+s_count 2
+# EOF
+"#;
+    assert_eq!(text(&page), expected);
+    check(expected.as_bytes(), Dialect::OpenMetrics).unwrap();
+}
+
+/// `Bucket`
+fn bucket(count: u64, bound: f64) -> (u32, Vec<u8>) {
+    (3, [with_number(1, count), with_double(2, bound)].concat())
+}
+
+#[test]
+fn a_classic_histogram_has_its_last_bucket_whether_it_is_sent_or_not() {
+    let totals = [with_number(1, 5), with_double(2, 2.5)].concat();
+    for bounds in [&[(3, 1.0), (4, 2.5)][..], &[(3, 1.0), (4, 2.5), (5, f64::INFINITY)]] {
+        let buckets: Vec<_> = bounds.iter().map(|(count, bound)| bucket(*count, *bound)).collect();
+        let page = family("h", 4, &[], 7, &[totals.clone(), message(&buckets)].concat());
+        let read = written(&page, LIMIT).unwrap();
+        assert!(read.histograms.is_empty());
+        let expected = "h_bucket{le=\"1.0\"} 3\nh_bucket{le=\"2.5\"} 4\nh_bucket{le=\"+Inf\"} 5\nh_sum 2.5\nh_count 5\n# EOF\n";
+        assert!(text(&page).ends_with(expected), "{}", text(&page));
+    }
+}
+
+#[test]
+fn a_native_histogram_stands_beside_its_sample_with_all_that_remote_write_wants() {
+    let span = |offset: u64, length| [with_number(1, offset), with_number(2, length)].concat();
+    let native = [
+        with_number(1, 5),
+        with_double(2, 2.5),
+        with_number(5, 6),
+        with_double(6, 0.001),
+        with_number(7, 1),
+        message(&[(9, span(0, 1)), (12, span(3, 2)), (13, vec![2, 1])]),
+        with_number(10, 2),
+    ];
+    let page =
+        [family("g", 1, &[], 2, &with_double(1, 1.0)), family("h", 4, &[], 7, &native.concat())].concat();
+    let read = written(&page, LIMIT).unwrap();
+    let expected = [
+        with_number(4, 6),
+        with_double(5, 0.001),
+        message(&[(8, span(0, 1)), (11, span(3, 2)), (12, vec![2, 1])]),
+        with_number(9, 2),
+        with_number(1, 5),
+        with_double(3, 2.5),
+        with_number(6, 1),
+    ];
+    assert_eq!(read.histograms, [(1, expected.concat().into())]);
+    assert!(text(&page).ends_with("h 5\n# EOF\n"), "no classic series: {}", text(&page));
+    let both = [native.concat(), message(&[bucket(3, 1.0)])].concat();
+    assert!(text(&family("h", 4, &[], 7, &both)).contains("h_bucket{le=\"1.0\"} 3\n"));
+}
+
+#[test]
+fn what_is_cut_or_no_text_is_malformed() {
+    let page = family("a", 1, &[], 2, &with_double(1, 1.0));
+    for end in 1..page.len() {
+        assert_eq!(written(&page[..end], LIMIT), Err(Unwritten::Malformed), "{end}");
+    }
+    assert_eq!(written(&[4, 0x0a, 2, 0xff, 0xff], LIMIT), Err(Unwritten::Malformed));
+    assert_eq!(written(&page, 10), Err(Unwritten::TooLong(10)));
+}

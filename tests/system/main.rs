@@ -6,6 +6,7 @@ mod annotations;
 mod chaos;
 mod cluster;
 mod commands;
+mod compliance;
 mod faults;
 mod forward;
 mod lifecycle;

@@ -128,7 +128,10 @@ impl Gauges {
         }
         for output in &view.sample_outputs {
             let label = [output.name.as_str()];
-            self.output_up.with_label_values(&label).set(i64::from(output.state.is_up()));
+            // Before anything was sent, nobody knows.
+            if output.state.is_up() || output.state.last_error().is_some() {
+                self.output_up.with_label_values(&label).set(i64::from(output.state.is_up()));
+            }
             self.spool_bytes.with_label_values(&label).set(int(output.queue.spooled().bytes));
             self.remote_write_lag.with_label_values(&label).set(output.queue.oldest().map_or(0.0, age));
         }

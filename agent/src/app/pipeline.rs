@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::admin::{Health, OutputView, View};
 use crate::app::Parts;
-use crate::app::scraping::ScrapingThread;
+use crate::app::scraping::ScrapingThreads;
 use crate::checkpoint::store::{self, Saved};
 use crate::config::{Config, Output, OutputKind};
 use crate::delivery::memory::Share;
@@ -45,7 +45,7 @@ pub(super) struct Pipeline {
     order: Arc<Order>,
     readers: Vec<JoinHandle<()>>,
     discovery: Option<DiscoveryThread>,
-    scraping: Option<ScrapingThread>,
+    scraping: Option<ScrapingThreads>,
     deliveries: JoinSet<()>,
     stop_deliveries: watch::Sender<Option<Instant>>,
     /// Slots committed, and saved generations that nobody has claimed, when last looked at.
@@ -108,7 +108,7 @@ impl Pipeline {
         let (saved, scanned) = (Arc::new(Mutex::new(saved)), Arc::<FirstScan>::default());
         let pods = parts.pods.clone();
         let states = States::default();
-        let scraping = ScrapingThread::start(&config, parts, &states)?;
+        let scraping = ScrapingThreads::start(&config, parts, &states)?;
         let sample_outputs = scraping.iter().flat_map(|scraping| scraping.outputs.clone()).collect();
         let view =
             Arc::new(View { config: config.clone(), inventory, pods, outputs, sample_outputs, states });

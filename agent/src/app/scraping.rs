@@ -1,4 +1,4 @@
-//! The thread that scrapes and writes samples, beside the way of the logs: neither waits for the other.
+//! The threads that scrape and write samples, beside the way of the logs: none waits for another.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::admin::SampleOutputView;
 use crate::app::Parts;
 use crate::config::{self, Config, QUEUE_BYTES};
-use crate::delivery::remote_write::{DropReason, Protocol, Queue, RemoteWrite, Wanted};
+use crate::delivery::remote_write::{DropReason, Pipeline, Protocol, Queue, RemoteWrite, Wanted};
 use crate::delivery::status::OutputState;
 use crate::metrics::outputs::Output;
 use crate::metrics::scrape::any_certificate;
@@ -23,17 +22,17 @@ use crate::metrics::symbols::Symbols;
 /// For what is left in memory at the end. The grace period has two seconds more than the deadline.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
-/// The thread, and how it is told to stop.
-pub(super) struct ScrapingThread {
+/// The threads of scrapes and outputs, and how they are told to stop.
+pub(super) struct ScrapingThreads {
     stop: watch::Sender<Option<Instant>>,
-    thread: JoinHandle<()>,
+    threads: Vec<JoinHandle<()>>,
     /// Where samples go, for the admin server.
     pub(super) outputs: Vec<SampleOutputView>,
 }
 
-// === impl ScrapingThread ===
+// === impl ScrapingThreads ===
 
-impl ScrapingThread {
+impl ScrapingThreads {
     /// Starts it, if there is an output for samples.
     ///
     /// # Errors
@@ -56,7 +55,7 @@ impl ScrapingThread {
             views.push(SampleOutputView {
                 name: output.name.clone(),
                 state: state.clone(),
-                queue: queue.clone(),
+                queue: queue.0.clone(),
                 metrics: parts.remote_write.clone(),
             });
             writers.push(RemoteWrite::new(output, queue, protocol, state, &parts.remote_write)?);
@@ -71,28 +70,13 @@ impl ScrapingThread {
             limits: Arc::new(limits(&config.metrics)),
             pages: Pages::new(usize::try_from(config.metrics.body_limit).unwrap_or(usize::MAX)),
         });
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the async runtime of the scrapes")?;
         let (stop, stopped) = watch::channel(None);
-        let pods = parts.pods.clone();
-        let serve = async move {
-            let mut deliveries = JoinSet::new();
-            for writer in writers {
-                deliveries.spawn(writer.run(stopped.clone()));
-            }
-            scraping::run(shared, pods, stopped).await;
-            while deliveries.join_next().await.is_some() {}
-        };
-        let thread = std::thread::Builder::new()
-            .name("scrapes".to_owned())
-            .spawn(move || {
-                runtime.block_on(serve);
-                runtime.shutdown_background();
-            })
-            .context("cannot start the thread of the scrapes")?;
-        Ok(Some(ScrapingThread { stop, thread, outputs: views }))
+        let (pods, scrapes_stopped) = (parts.pods.clone(), stopped.clone());
+        let mut threads = vec![thread("scrapes", scraping::run(shared, pods, scrapes_stopped))?];
+        for writer in writers {
+            threads.push(thread("remote-write", writer.run(stopped.clone()))?);
+        }
+        Ok(Some(ScrapingThreads { stop, threads, outputs: views }))
     }
 
     /// Ends the scrapes, and sends what there is until the deadline. What is left goes to the disk; without a spool it is
@@ -100,15 +84,12 @@ impl ScrapingThread {
     pub(super) async fn finish(self, deadline: Instant) {
         self.end(deadline).await;
         for SampleOutputView { name, queue, metrics, .. } in self.outputs {
-            if let Ok(Err(error)) = tokio::time::timeout(LAST_WRITE, queue.spill()).await {
-                tracing::error!(output = name, %error, "what is left cannot be written to the spool");
-            }
             let samples = queue.samples_in_memory();
             if samples > 0 {
                 tracing::warn!(
                     output = name,
                     samples,
-                    "not every sample was sent in time; what is left is dropped"
+                    "not every sample was sent or kept in time; what is left is dropped"
                 );
                 metrics.dropped(&name, DropReason::Stopped).inc_by(samples);
             }
@@ -122,21 +103,36 @@ impl ScrapingThread {
 
     async fn end(&self, deadline: Instant) {
         let _ = self.stop.send(Some(deadline));
-        while !self.thread.is_finished() && Instant::now() < deadline + Duration::from_millis(500) {
+        let is_over = || self.threads.iter().all(JoinHandle::is_finished);
+        while !is_over() && Instant::now() < deadline + LAST_WRITE {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
+/// A thread that does this, with a runtime of its own.
+fn thread(name: &str, work: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .with_context(|| format!("cannot start the async runtime of {name}"))?;
+    let work = move || {
+        runtime.block_on(work);
+        runtime.shutdown_background();
+    };
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.with_context(|| format!("cannot start the thread of {name}"))
+}
+
 /// The queues of the outputs, in their order.
-fn queues(config: &Config, parts: &Parts) -> Vec<Arc<Queue>> {
+fn queues(config: &Config, parts: &Parts) -> Vec<(Arc<Queue>, Pipeline)> {
     let wanted = config.metrics.outputs.iter().map(|output| Wanted {
         name: output.name.clone(),
         destination: destination(&output.remote_write),
         spool: output.remote_write.spool,
     });
     let metrics = &parts.remote_write;
-    let make = |name: &str| Queue::new(QUEUE_BYTES, metrics.lost(name));
+    let make = |name: &str, folder| Queue::new(QUEUE_BYTES, folder, metrics.lost(name));
     let (queues, lost) = parts.queues.of(&config.data_dir, &wanted.collect::<Vec<_>>(), make);
     if lost > 0 {
         tracing::warn!(

@@ -54,6 +54,7 @@ pub(super) fn config(text: &str, environment: Environment<'_>) -> Result<Config,
         mistakes.add("node", "needed with `source: cluster`: set it, or NODE_NAME, to the node's name");
     }
     check_memory(&config, &mut mistakes);
+    check_names(&config, &mut mistakes);
     if mistakes.is_empty() { Ok(config) } else { Err(mistakes.into_lines()) }
 }
 
@@ -90,6 +91,16 @@ fn check_memory(config: &Config, mistakes: &mut Mistakes) {
                     format_size(config.share()),
                 ),
             );
+        }
+    }
+}
+
+/// Metrics tell outputs apart by their names, whatever they are for.
+fn check_names(config: &Config, mistakes: &mut Mistakes) {
+    for (number, output) in config.metrics.outputs.iter().enumerate() {
+        if config.logs.outputs.iter().any(|other| other.name == output.name) {
+            let path = format!("metrics.outputs[{number}].name");
+            mistakes.add(&path, format!("{:?} is taken by an output of logs; names are unique", output.name));
         }
     }
 }

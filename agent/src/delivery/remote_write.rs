@@ -1,63 +1,53 @@
 //! The remote write output: requests in their order, one at a time, each until the receiver has answered.
 //!
 //! Source: the specifications of Prometheus remote write 1.0 and 2.0: 5xx and 429 are sent again, every other 4xx is given
-//! up; with 415, or a success that does not say how much was written, a receiver shows that it does not know 2.0.
+//! up; with 415, with 400, or with a success that does not say how much was written, a receiver shows that it does not know
+//! 2.0.
 
 mod downgrade;
 mod metrics;
 mod protocol;
 mod queue;
 mod queues;
+mod receiver;
 mod spool;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use base64::prelude::{BASE64_STANDARD, Engine};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-    USER_AGENT,
-};
-use hyper::{Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper::body::Bytes;
 use prometheus::{IntCounter, IntCounterVec};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::delivery::secret::Secret;
+use crate::config;
+use crate::delivery::deadline_passed;
 use crate::delivery::status::OutputState;
-use crate::delivery::{deadline_passed, tls};
-use crate::{config, delivery};
 
 pub(crate) use downgrade::downgrade;
 pub use metrics::{DropReason, Metrics};
 pub use protocol::{Protocol, Version};
-use queue::Request as WriteRequest;
-pub use queue::{Lost, Queue};
+pub use queue::{Lost, Pipeline, Queue};
+use queue::{Next, Request};
 pub use queues::{Queues, Wanted};
+use receiver::{Outcome, Receiver};
+use spool::Spool;
 
-/// For one request, from connecting to the last byte of the answer.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after the first failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// What is logged of an answer that is an error.
-const MAX_ERROR: usize = 4 << 10;
+/// What a receiver may ask for.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+/// A request that has no answer for so long may have none for a while.
+const LATE: Duration = Duration::from_secs(1);
 
-/// One remote write output.
+/// One remote write output. It runs on a thread of its own: what waits for the disk there holds up nobody else.
 pub struct RemoteWrite {
     name: String,
-    url: Uri,
-    /// The operator's, `Authorization` among them.
-    headers: HeaderMap,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    receiver: Receiver,
     queue: Arc<Queue>,
+    pipeline: Pipeline,
     protocol: Arc<Protocol>,
     state: Arc<OutputState>,
     samples: IntCounter,
@@ -66,52 +56,45 @@ pub struct RemoteWrite {
     retries: IntCounter,
     fallbacks: IntCounter,
     rejected: IntCounter,
-    unsupported: IntCounter,
 }
 
-/// What came of a request.
-enum Outcome {
-    /// All of it, or of version 2.0 so many samples, with what the receiver says of the others.
-    Taken(u64, String),
-    /// The receiver will never take it.
-    Rejected(String),
-    /// It does not know the version.
-    Unknown(String),
-    /// It is away; perhaps it says for how long.
-    Away(String, Option<Duration>),
+/// How the receiver and the disk fare, over requests.
+struct Standing {
+    pause: Duration,
+    /// The log knows that the receiver is away; that the spool cannot be written.
+    is_away: bool,
+    is_unwritable: bool,
+}
+
+/// A request as it is sent: in the version that the receiver knows.
+struct Attempt {
+    body: Bytes,
+    version: Version,
+    /// In it; native histograms have no place in 1.0.
+    samples: u64,
 }
 
 // === impl RemoteWrite ===
 
 impl RemoteWrite {
-    /// An output and its queue.
+    /// An output of this pipeline and its queue.
     ///
     /// # Errors
     /// When the certificates that an https URL needs cannot be used.
     pub fn new(
         output: &config::MetricOutput,
-        queue: Arc<Queue>,
+        (queue, pipeline): (Arc<Queue>, Pipeline),
         protocol: Arc<Protocol>,
         state: Arc<OutputState>,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
-        let (name, config) = (output.name.as_str(), &output.remote_write);
-        let url: Uri = config.url.parse().context("the URL was valid when the config was read")?;
-        let builder = HttpsConnectorBuilder::new();
-        let connector = if url.scheme_str() == Some("https") {
-            let connector = tls::connector(&config.tls)?;
-            builder.with_tls_config((**connector.config()).clone()).https_only().enable_http1().build()
-        } else {
-            let empty = tls::client()?.with_root_certificates(rustls::RootCertStore::empty());
-            builder.with_tls_config(empty.with_no_client_auth()).https_or_http().enable_http1().build()
-        };
+        let name = output.name.as_str();
         let of = |counters: &IntCounterVec| counters.with_label_values(&[name]);
         Ok(RemoteWrite {
             name: name.to_owned(),
-            url,
-            headers: headers(config)?,
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            receiver: Receiver::new(&output.remote_write, protocol.clone())?,
             queue,
+            pipeline,
             protocol,
             state,
             samples: of(&metrics.samples),
@@ -120,194 +103,167 @@ impl RemoteWrite {
             retries: of(&metrics.retries),
             fallbacks: of(&metrics.fallbacks),
             rejected: metrics.dropped(name, DropReason::Rejected),
-            unsupported: metrics.dropped(name, DropReason::Unsupported),
         })
     }
 
-    /// Sends what the queue has, until it is closed and empty, or the deadline that `stop` gives has passed.
+    /// Sends what the queue has, until the pipeline has closed it and it is empty, or the deadline that `stop` gives has
+    /// passed. What is left in memory then goes to the disk.
     pub async fn run(self, mut stop: watch::Receiver<Option<Instant>>) {
-        let send = async {
-            while let Some(request) = self.queue.first().await {
-                self.deliver(request).await;
-            }
+        let mut over = pin!(deadline_passed(&mut stop));
+        // Another pipeline's output may not be over yet: two would send the same.
+        let mut spool = tokio::select! {
+            spool = self.queue.spool() => spool,
+            () = &mut over => return,
         };
+        self.queue.open_spool(&self.name, &mut spool);
+        let mut standing = Standing { pause: FIRST_PAUSE, is_away: false, is_unwritable: false };
         tokio::select! {
-            () = send => {}
-            () = deadline_passed(&mut stop) => {}
+            () = self.serve(&mut spool, &mut standing) => {}
+            () = &mut over => {}
+        }
+        self.spill(&mut spool, &mut standing);
+    }
+
+    async fn serve(&self, spool: &mut Option<Spool>, standing: &mut Standing) {
+        loop {
+            if self.queue.spooled().bytes > 0 {
+                // What is in memory is newer than all that is on disk.
+                self.spill(spool, standing);
+                if let Some(oldest) = self.queue.first_on_disk(spool) {
+                    self.deliver(oldest, spool, standing).await;
+                    continue;
+                }
+            }
+            match self.queue.first(self.pipeline) {
+                Next::Request(oldest) => self.deliver(oldest, spool, standing).await,
+                Next::Nothing => self.queue.news().await,
+                Next::Closed => return,
+            }
         }
     }
 
     /// Until the receiver has answered. No request overtakes another: samples of a series must come in their order.
-    async fn deliver(&self, mut request: WriteRequest) {
-        let mut pause = FIRST_PAUSE;
-        let mut is_news = true;
+    async fn deliver(&self, request: Request, spool: &mut Option<Spool>, standing: &mut Standing) {
         loop {
-            if request.version == Version::V2 && self.protocol.version() == Version::V1 {
-                match as_v1(&request.body) {
-                    Ok((body, samples)) => {
-                        self.unsupported.inc_by(request.samples - samples.min(request.samples));
-                        request = WriteRequest { body, version: Version::V1, samples, ..request };
+            let attempt = match self.attempt(&request) {
+                Ok(attempt) => attempt,
+                Err(error) => {
+                    tracing::error!(output = self.name, samples = request.samples, %error, "a request cannot be read back");
+                    if self.queue.done(&request, spool) {
+                        self.queue.lost().damaged.inc_by(request.samples);
                     }
-                    Err(error) => {
-                        return self.give_up(&request, &format!("it cannot be read back: {error}")).await;
-                    }
+                    return;
                 }
-            }
-            match self.send(&request).await {
-                Outcome::Taken(written, said) => return self.settle(&request, written, &said).await,
-                Outcome::Rejected(error) => return self.give_up(&request, &error).await,
-                Outcome::Unknown(answer) => {
+            };
+            self.requests.inc();
+            self.bytes.inc_by(attempt.body.len() as u64);
+            let sent = self.receiver.send(attempt.body.clone(), attempt.version, attempt.samples);
+            match self.beside(spool, standing, sent).await {
+                Outcome::Taken(written, said) => {
+                    return self.settle(&request, &attempt, written, &said, spool, standing);
+                }
+                Outcome::Rejected(said) => return self.settle(&request, &attempt, 0, &said, spool, standing),
+                Outcome::Unknown(said) => {
                     if !self.protocol.fall_back() {
-                        return self.give_up(&request, &answer).await;
+                        return self.settle(&request, &attempt, 0, &said, spool, standing);
                     }
                     self.fallbacks.inc();
                     tracing::info!(
                         output = self.name,
-                        answer,
+                        said,
                         "the receiver does not know remote write 2.0; sending 1.0"
                     );
                 }
                 Outcome::Away(error, retry_after) => {
-                    if std::mem::take(&mut is_news) {
-                        tracing::warn!(output = self.name, url = %self.url, error, "the receiver is away; sending again");
+                    if !std::mem::replace(&mut standing.is_away, true) {
+                        let url = &self.receiver.url;
+                        tracing::warn!(output = self.name, %url, error, "the receiver is away; sending again");
                     }
                     self.state.set_up(false);
                     self.state.set_error(error);
-                    self.wait(retry_after.unwrap_or(pause).min(LONGEST_PAUSE).max(pause)).await;
+                    let asked = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+                    let pause = tokio::time::sleep(asked.max(standing.pause));
+                    standing.pause = (standing.pause * 2).min(LONGEST_PAUSE);
+                    self.beside(spool, standing, pause).await;
                     if !self.queue.holds(&request) {
                         return;
                     }
                     self.retries.inc();
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
     }
 
-    /// Waits; what comes meanwhile goes to the disk.
-    async fn wait(&self, pause: Duration) {
-        let spill = async {
-            let mut is_news = true;
-            loop {
-                if let Err(error) = self.queue.spill().await
-                    && std::mem::take(&mut is_news)
-                {
-                    tracing::error!(output = self.name, %error, "what waits cannot be written to the spool; it stays in memory");
-                }
-                self.queue.news().await;
-            }
-        };
-        let _: Result<std::convert::Infallible, _> = tokio::time::timeout(pause, spill).await;
+    /// A request in the version that is spoken now.
+    fn attempt(&self, request: &Request) -> anyhow::Result<Attempt> {
+        let Request { body, version, samples, .. } = request;
+        if (*version, self.protocol.version()) != (Version::V2, Version::V1) {
+            return Ok(Attempt { body: body.clone(), version: *version, samples: *samples });
+        }
+        let newer = snap::raw::Decoder::new().decompress_vec(body)?;
+        let (older, samples) = downgrade(&newer).map_err(|_| anyhow::anyhow!("it is malformed"))?;
+        let body = snap::raw::Encoder::new().compress_vec(&older)?.into();
+        Ok(Attempt { body, version: Version::V1, samples })
     }
 
-    async fn settle(&self, request: &WriteRequest, written: u64, said: &str) {
+    /// Waits for something. What comes meanwhile goes to the disk where the receiver is away, or slow, or something waits there
+    /// already: a process can be killed at any time, and memory is small.
+    async fn beside<T>(
+        &self,
+        spool: &mut Option<Spool>,
+        standing: &mut Standing,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let (mut work, mut late) = (pin!(work), pin!(tokio::time::sleep(LATE)));
+        let mut is_late = false;
+        loop {
+            if standing.is_away || is_late || self.queue.is_half_full() {
+                self.spill(spool, standing);
+            }
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.queue.news() => {}
+                () = &mut late, if !is_late => is_late = true,
+            }
+        }
+    }
+
+    fn spill(&self, spool: &mut Option<Spool>, standing: &mut Standing) {
+        let result = self.queue.spill(spool);
+        if let Err(error) = &result
+            && !standing.is_unwritable
+        {
+            tracing::error!(output = self.name, %error, "what waits cannot be written to the spool; it stays in memory");
+        }
+        standing.is_unwritable = result.is_err();
+    }
+
+    /// The receiver has answered, and taken so many samples.
+    fn settle(
+        &self,
+        request: &Request,
+        attempt: &Attempt,
+        written: u64,
+        said: &str,
+        spool: &mut Option<Spool>,
+        standing: &mut Standing,
+    ) {
+        (standing.pause, standing.is_away) = (FIRST_PAUSE, false);
         self.state.set_up(true);
-        if !self.queue.done(request).await {
-            return;
-        }
-        let written = written.min(request.samples);
-        self.samples.inc_by(written);
-        self.rejected.inc_by(request.samples - written);
-        if written < request.samples {
-            let samples = request.samples - written;
+        let rejected = attempt.samples - written.min(attempt.samples);
+        if rejected > 0 {
+            self.state.set_error(said.to_owned());
             tracing::error!(
                 output = self.name,
-                samples,
+                samples = rejected,
                 said,
-                "the receiver has not written all samples of a request"
+                "the receiver does not take samples of a request; they are dropped"
             );
         }
-    }
-
-    async fn give_up(&self, request: &WriteRequest, error: &str) {
-        // It answers, and says no.
-        self.state.set_up(true);
-        self.state.set_error(error.to_owned());
-        if self.queue.done(request).await {
-            self.rejected.inc_by(request.samples);
-        }
-        tracing::error!(
-            output = self.name,
-            samples = request.samples,
-            error,
-            "the receiver rejects a request; its samples are dropped"
-        );
-    }
-
-    async fn send(&self, request: &WriteRequest) -> Outcome {
-        self.requests.inc();
-        self.bytes.inc_by(request.body.len() as u64);
-        match tokio::time::timeout(TIMEOUT, self.post(request)).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => Outcome::Away(format!("{error:#}"), None),
-            Err(_) => Outcome::Away(format!("no answer within {} s", TIMEOUT.as_secs()), None),
+        if self.queue.done(request, spool) {
+            self.samples.inc_by(attempt.samples - rejected);
+            self.rejected.inc_by(rejected);
+            self.queue.lost().unsupported.inc_by(request.samples.saturating_sub(attempt.samples));
         }
     }
-
-    async fn post(&self, request: &WriteRequest) -> anyhow::Result<Outcome> {
-        let mut post = Request::post(&self.url)
-            .header(CONTENT_TYPE, request.version.content_type())
-            .header(CONTENT_ENCODING, "snappy")
-            .header(USER_AGENT, delivery::USER_AGENT)
-            .header("X-Prometheus-Remote-Write-Version", request.version.header())
-            .body(Full::new(request.body.clone()))?;
-        post.headers_mut().extend(self.headers.clone());
-        let response = self.client.request(post).await?;
-        let status = response.status();
-        let number =
-            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()?.parse().ok());
-        let retry_after = number(RETRY_AFTER.as_str()).map(Duration::from_secs);
-        let written = number("X-Prometheus-Remote-Write-Samples-Written");
-        let histograms = number("X-Prometheus-Remote-Write-Histograms-Written");
-        let written = written.or(histograms.map(|_| 0)).map(|written| written + histograms.unwrap_or(0));
-        // Also of a success, so that the connection can be used again.
-        let answer = beginning(response.into_body()).await;
-        let text = || format!("{status}: {}", String::from_utf8_lossy(&answer).trim());
-        let is_newer = request.version == Version::V2;
-        Ok(match (status, written) {
-            (_, Some(written)) if status.is_success() && is_newer => Outcome::Taken(written, text()),
-            (_, None) if status.is_success() && is_newer => Outcome::Unknown(text()),
-            _ if status.is_success() => Outcome::Taken(request.samples, String::new()),
-            (StatusCode::UNSUPPORTED_MEDIA_TYPE, _) if is_newer => Outcome::Unknown(text()),
-            (StatusCode::TOO_MANY_REQUESTS, _) => Outcome::Away(text(), retry_after),
-            _ if status.is_server_error() => Outcome::Away(text(), retry_after),
-            _ => Outcome::Rejected(text()),
-        })
-    }
-}
-
-/// A request of version 2.0 as one of 1.0, both compressed.
-fn as_v1(body: &[u8]) -> anyhow::Result<(Bytes, u64)> {
-    let newer = snap::raw::Decoder::new().decompress_vec(body)?;
-    let (older, samples) = downgrade(&newer).map_err(|_| anyhow::anyhow!("it is malformed"))?;
-    Ok((snap::raw::Encoder::new().compress_vec(&older)?.into(), samples))
-}
-
-fn headers(config: &config::RemoteWrite) -> anyhow::Result<HeaderMap> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in &config.headers {
-        headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value.reveal())?);
-    }
-    let basic = config.basic_auth.as_ref().map(|auth| {
-        let password = auth.password.as_ref().map_or("", Secret::reveal);
-        format!("Basic {}", BASE64_STANDARD.encode(format!("{}:{password}", auth.username)))
-    });
-    let bearer = config.bearer_token.as_ref().map(|token| format!("Bearer {}", token.reveal()));
-    if let Some(authorization) = basic.or(bearer) {
-        headers.insert(AUTHORIZATION, HeaderValue::try_from(authorization)?);
-    }
-    headers.values_mut().for_each(|value| value.set_sensitive(true));
-    Ok(headers)
-}
-
-/// What an answer begins with; what is behind is not read.
-async fn beginning(mut body: Incoming) -> Vec<u8> {
-    let mut begun = Vec::new();
-    while begun.len() < MAX_ERROR
-        && let Some(Ok(frame)) = body.frame().await
-    {
-        begun.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data.as_ref()));
-    }
-    begun.truncate(MAX_ERROR);
-    begun
 }

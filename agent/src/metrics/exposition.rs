@@ -18,6 +18,9 @@ pub use check::check;
 pub use line::{Exemplar, Kind, Line, Sample};
 pub use series::{Label, Series};
 
+/// Labels of a series: more than anybody has, and few enough to compare each with each.
+pub(crate) const MAX_LABELS: usize = 256;
+
 /// Characters of an exemplar's labels, names and values together (OpenMetrics 1.0, "Exemplars").
 pub const EXEMPLAR_CHARACTERS: usize = 128;
 

@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 
 use crate::cluster::Pod;
 use crate::config::{self, Match};
-use crate::delivery::remote_write::{Protocol, Queue, Version};
+use crate::delivery::remote_write::{Pipeline, Protocol, Queue, Version};
 use crate::metrics::symbols::Symbols;
 use crate::metrics::write_request::{Sample, WriteRequest};
 
@@ -27,6 +27,7 @@ pub struct Output {
     pub flush_interval: Duration,
     open: Mutex<Open>,
     queue: Arc<Queue>,
+    pipeline: Pipeline,
     protocol: Arc<Protocol>,
     symbols: Symbols,
 }
@@ -45,7 +46,7 @@ impl Output {
     /// An output with nothing in it.
     pub fn new(
         config: &config::MetricOutput,
-        queue: Arc<Queue>,
+        (queue, pipeline): (Arc<Queue>, Pipeline),
         protocol: Arc<Protocol>,
         symbols: Symbols,
     ) -> Self {
@@ -56,6 +57,7 @@ impl Output {
             flush_interval: config.remote_write.flush_interval,
             open: Mutex::new(Open { request, scratch: Vec::new() }),
             queue,
+            pipeline,
             protocol,
             symbols,
         }
@@ -100,7 +102,7 @@ impl Output {
     /// Nothing more will come.
     pub fn close(&self) {
         self.flush();
-        self.queue.close();
+        self.queue.close(self.pipeline);
     }
 
     fn send(&self, Open { request, scratch }: &mut Open) {
@@ -116,7 +118,10 @@ impl Output {
                 self.queue.push(Bytes::copy_from_slice(&scratch[..length]), version, samples as u64);
             }
             // Only of what is longer than 4 GiB.
-            Err(error) => tracing::error!(%error, samples, "a request cannot be compressed"),
+            Err(error) => {
+                tracing::error!(%error, samples, "a request cannot be compressed");
+                self.queue.lost().queue_full.inc_by(samples as u64);
+            }
         }
         request.clear();
         if self.protocol.version() != version {

@@ -31,6 +31,11 @@ pub use crate::metrics::series::limits::{Limit, Limits};
 use crate::metrics::series::starts::Starts;
 use crate::metrics::symbols::Symbol;
 
+/// Bytes of the texts of a series' own labels.
+const MAX_LABEL_BYTES: usize = 64 << 10;
+/// When so many new series of a page were refused, the others are refused without being looked at: a page may have millions.
+const MAX_REFUSED: usize = 1_000;
+
 /// The series of one target.
 #[derive(Debug)]
 pub struct SeriesCache {
@@ -60,6 +65,8 @@ pub struct SeriesCache {
     starts: Starts,
     /// New with that page.
     added: Vec<u32>,
+    /// How many new series of that page were refused, and for which limit last.
+    refused: Option<(Limit, usize)>,
     scrape: u32,
 }
 
@@ -162,6 +169,7 @@ impl SeriesCache {
             incoming: VecDeque::new(),
             starts: Starts::default(),
             added: Vec::new(),
+            refused: None,
             scrape: 0,
         }
     }
@@ -181,8 +189,12 @@ impl SeriesCache {
     /// # Errors
     /// As [`SeriesCache::read`].
     pub(crate) fn read_written(&mut self, page: Written) -> Result<Counts, PageFault> {
+        self.begin_page();
         self.incoming = page.histograms.into();
-        self.read(&page.text, Dialect::OpenMetrics)
+        let counts = self.read_lines(&page.text, Dialect::OpenMetrics);
+        // What belongs to samples that are not passed on.
+        self.incoming = VecDeque::new();
+        counts
     }
 
     /// Reads a page. Of a series that stands there twice, the first sample counts.
@@ -190,11 +202,20 @@ impl SeriesCache {
     /// # Errors
     /// The first line that is wrong. Then nothing of the page counts, and every series ends.
     pub fn read(&mut self, page: &[u8], dialect: Dialect) -> Result<Counts, PageFault> {
+        self.begin_page();
+        self.read_lines(page, dialect)
+    }
+
+    fn begin_page(&mut self) {
         self.scrape = self.scrape.wrapping_add(1);
         self.forget_page();
         self.points.reserve(self.order.len());
         self.added.clear();
+        self.refused = None;
         self.starts.begin_page();
+    }
+
+    fn read_lines(&mut self, page: &[u8], dialect: Dialect) -> Result<Counts, PageFault> {
         let (mut counts, mut family) = (Counts::default(), Family::default());
         for (number, line) in page.split(|byte| *byte == b'\n').enumerate() {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -375,12 +396,20 @@ impl SeriesCache {
             *seen = self.scrape;
             return Ok(Err(Dropped::Relabelled));
         }
+        if let Some((limit, MAX_REFUSED..)) = self.refused {
+            return Ok(Err(Dropped::Above(limit)));
+        }
         let series = Series::read(text, dialect)?;
         Ok(self.add(known, &series, family))
     }
 
     /// A text that is new: of a new series, or another one of a known.
     fn add(&mut self, text: Text, series: &Series<'_>, family: &Family<'_>) -> Result<u32, Dropped> {
+        // A request goes to the receiver with the samples of others in it.
+        let bytes = |(name, value): &exposition::Label<'_>| name.len() + value.len();
+        if series.name.len() + series.labels.iter().map(bytes).sum::<usize>() > MAX_LABEL_BYTES {
+            return Err(self.refuse(Limit::Labels));
+        }
         let Some(labels) = self.labels.of(series, family) else {
             // The others are read anew each time.
             if self.limits.remember(&self.namespace) {
@@ -396,7 +425,9 @@ impl SeriesCache {
             }
             return Ok(slot);
         }
-        self.limits.take(self.len(), &self.namespace).map_err(Dropped::Above)?;
+        if let Err(limit) = self.limits.take(self.len(), &self.namespace) {
+            return Err(self.refuse(limit));
+        }
         Ok(self.begin(Slot {
             text,
             labels: Some(labels),
@@ -404,6 +435,12 @@ impl SeriesCache {
             is_timed: false,
             dates_others: family.dates_others(&series.name),
         }))
+    }
+
+    fn refuse(&mut self, limit: Limit) -> Dropped {
+        let (_, refused) = self.refused.unwrap_or((limit, 0));
+        self.refused = Some((limit, refused + 1));
+        Dropped::Above(limit)
     }
 
     fn known_as(&self, text: &[u8]) -> Text {

@@ -122,6 +122,9 @@ fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut M
         ),
         spool: section.size("spool", 256 << 20, 0..=1 << 40, mistakes),
     };
+    if (1..LEAST_SPOOL).contains(&output.spool) {
+        mistakes.add(&section.path("spool"), "0B, or at least 256KiB");
+    }
     if output.url.is_empty() {
         mistakes.add(&section.path("url"), "needed: for example http://prometheus:9090/api/v1/write");
     }
@@ -147,6 +150,9 @@ fn remote_write(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut M
     section.finish(mistakes);
     output
 }
+
+/// Less has no room for a request and the next one.
+const LEAST_SPOOL: u64 = 256 << 10;
 
 /// Headers that a request has anyway.
 const OWN_HEADERS: [&str; 7] = [
@@ -249,6 +255,18 @@ mod tests {
             (
                 "outputs: [ { remote_write: { url: 'http://a', bearer_token: t, basic_auth: { username: u } } } ]",
                 "metrics.outputs[0].remote_write.basic_auth: set either",
+            ),
+            (
+                "outputs: [ { name: stdout, remote_write: { url: 'http://a' } } ]",
+                "metrics.outputs[0].name: \"stdout\" is taken by an output of logs",
+            ),
+            (
+                "outputs: [ { remote_write: { url: 'http://a', spool: 1KiB } } ]",
+                "metrics.outputs[0].remote_write.spool: 0B, or",
+            ),
+            (
+                "outputs: [ { remote_write: { url: 'http://a', protocol: '3.0' } } ]",
+                "metrics.outputs[0].remote_write.protocol: \"3.0\" is not allowed",
             ),
             ("relabels: []", "metrics.relabels: unknown key; did you mean `relabel`"),
             (

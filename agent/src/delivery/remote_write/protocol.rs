@@ -1,5 +1,6 @@
 //! Which version of remote write an output speaks.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub struct Protocol {
     wanted: config::Protocol,
     /// When it has not known 2.0.
     fell_back: Mutex<Option<Instant>>,
+    /// It has said how much it has written.
+    is_proven: AtomicBool,
 }
 
 // === impl Version ===
@@ -52,7 +55,7 @@ impl Version {
 impl Protocol {
     /// As the config wants it.
     pub fn new(wanted: config::Protocol) -> Self {
-        Protocol { wanted, fell_back: Mutex::default() }
+        Protocol { wanted, fell_back: Mutex::default(), is_proven: AtomicBool::new(false) }
     }
 
     /// What is to be spoken now.
@@ -64,6 +67,16 @@ impl Protocol {
             config::Protocol::Auto if fell_back.is_some_and(|when| when.elapsed() < ASK_AGAIN) => Version::V1,
             config::Protocol::Auto => Version::V2,
         }
+    }
+
+    /// The receiver knows 2.0.
+    pub(super) fn prove(&self) {
+        self.is_proven.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has shown that.
+    pub(super) fn is_proven(&self) -> bool {
+        self.is_proven.load(Ordering::Relaxed)
     }
 
     /// The receiver does not know 2.0. False when nothing else may be spoken.

@@ -5,7 +5,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hyper::body::Bytes;
@@ -17,7 +19,7 @@ use super::spool::Spool;
 
 /// A request, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub(super) struct Request {
     /// Its place in the queue.
     pub number: u64,
     /// Compressed.
@@ -36,10 +38,28 @@ pub struct Queue {
     waiting: Mutex<Waiting>,
     news: Notify,
     limit: usize,
-    spool: Mutex<Option<Spool>>,
-    /// What the spool has, for whoever must not wait for the disk.
+    /// Whoever sends has the spool for as long as it does. None where there is none, or it was not yet opened.
+    spool: tokio::sync::Mutex<Option<Spool>>,
+    folder: PathBuf,
+    /// Bytes that may be on disk; 0: nothing more goes there.
+    spool_limit: AtomicU64,
+    /// What the spool has, for whoever must not wait for it.
     spooled: Mutex<Spooled>,
     lost: Lost,
+}
+
+/// One run of the agent with one configuration, as a queue knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pipeline(u64);
+
+/// What there is to send.
+pub(super) enum Next {
+    /// The oldest request. It stays where it is.
+    Request(Request),
+    /// Nothing yet.
+    Nothing,
+    /// Nothing, and no more will come from this pipeline.
+    Closed,
 }
 
 /// Counters of samples that are dropped.
@@ -60,7 +80,9 @@ struct Waiting {
     requests: VecDeque<Request>,
     next: u64,
     bytes: usize,
-    closed: bool,
+    /// The newest pipeline, and the newest that has closed the queue.
+    opened: u64,
+    closed: u64,
 }
 
 /// What waits on disk.
@@ -76,36 +98,34 @@ pub struct Spooled {
 // === impl Queue ===
 
 impl Queue {
-    /// One for so many bytes in memory.
-    pub fn new(limit: usize, lost: Lost) -> Self {
+    /// One for so many bytes in memory, with its spool in this folder.
+    pub fn new(limit: usize, folder: PathBuf, lost: Lost) -> Self {
         Queue {
             waiting: Mutex::default(),
             news: Notify::new(),
             limit,
-            spool: Mutex::default(),
+            spool: tokio::sync::Mutex::default(),
+            folder,
+            spool_limit: AtomicU64::new(0),
             spooled: Mutex::default(),
             lost,
         }
     }
 
-    /// Counters of what is dropped.
-    pub fn lost(&self) -> &Lost {
-        &self.lost
-    }
-
-    /// Takes a spool, with what is in it.
-    pub(super) fn set_spool(&self, spool: Option<Spool>) {
+    /// For a pipeline that begins; its spool may hold so many bytes.
+    pub fn open(&self, spool: u64) -> Pipeline {
+        self.spool_limit.store(spool, Ordering::Relaxed);
         let mut waiting = self.lock();
-        waiting.next = spool.as_ref().map_or(0, Spool::next_number).max(waiting.next);
-        drop(waiting);
-        let mut own = self.lock_spool();
-        *own = spool;
-        self.note(own.as_mut());
+        waiting.opened += 1;
+        Pipeline(waiting.opened)
     }
 
-    /// Its spool may hold so many bytes from now on; false when it has none.
-    pub(super) fn limit_spool(&self, bytes: u64) -> bool {
-        self.lock_spool().as_mut().map(|spool| spool.set_limit(bytes)).is_some()
+    /// Nothing more will come from this pipeline.
+    pub fn close(&self, pipeline: Pipeline) {
+        let mut waiting = self.lock();
+        waiting.closed = waiting.closed.max(pipeline.0);
+        drop(waiting);
+        self.news.notify_one();
     }
 
     /// Adds a request.
@@ -118,7 +138,6 @@ impl Queue {
         waiting.bytes += body.len();
         waiting.requests.push_back(Request { number, body, version, samples, time });
         while waiting.bytes > self.limit
-            && waiting.requests.len() > 1
             && let Some(oldest) = waiting.pop()
         {
             self.lost.queue_full.inc_by(oldest.samples);
@@ -127,102 +146,101 @@ impl Queue {
         self.news.notify_one();
     }
 
-    /// Nothing more will come, until [`Queue::open`].
-    pub fn close(&self) {
-        self.lock().closed = true;
-        self.news.notify_one();
-    }
-
-    /// Requests come again.
-    pub(super) fn open(&self) {
-        self.lock().closed = false;
-    }
-
     /// A request has come, or the queue was closed, since the last call.
     pub async fn news(&self) {
         self.news.notified().await;
     }
 
-    /// The oldest request, once there is one; none when the queue is closed and empty. It stays where it is.
-    pub async fn first(self: &Arc<Self>) -> Option<Request> {
-        loop {
-            if self.spooled().bytes > 0 {
-                let _ = self.spill().await;
-                if let Some(oldest) = self.on_disk(|_, spool| spool.first()).await.flatten() {
-                    return Some(oldest);
-                }
-            }
-            {
-                let waiting = self.lock();
-                if let Some(oldest) = waiting.requests.front() {
-                    return Some(oldest.clone());
-                }
-                if waiting.closed {
-                    return None;
-                }
-            }
-            self.news().await;
+    /// Whether it is time to use the disk.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.lock().bytes > self.limit / 2
+    }
+
+    /// What is oldest in memory, for this pipeline's output.
+    pub(super) fn first(&self, pipeline: Pipeline) -> Next {
+        let waiting = self.lock();
+        match waiting.requests.front() {
+            Some(oldest) => Next::Request(oldest.clone()),
+            None if waiting.closed >= pipeline.0 => Next::Closed,
+            None => Next::Nothing,
         }
     }
 
+    /// The spool, for as long as somebody sends; waits until nobody else does.
+    pub(super) async fn spool(&self) -> tokio::sync::MutexGuard<'_, Option<Spool>> {
+        self.spool.lock().await
+    }
+
+    /// Opens the spool, unless it is not wanted and has never been.
+    pub(super) fn open_spool(&self, output: &str, spool: &mut Option<Spool>) {
+        let limit = self.spool_limit.load(Ordering::Relaxed);
+        if spool.is_none() && (limit > 0 || self.folder.exists()) {
+            let folder = self.folder.display();
+            match Spool::open(&self.folder, limit) {
+                Ok(opened) => {
+                    self.lock().number_from(opened.next_number());
+                    *spool = Some(opened);
+                }
+                Err(error) => tracing::error!(
+                    output, %folder, %error,
+                    "the spool cannot be used: what waits for the receiver is in memory only"
+                ),
+            }
+        }
+        self.note(spool);
+    }
+
+    /// The oldest request on disk.
+    pub(super) fn first_on_disk(&self, spool: &mut Option<Spool>) -> Option<Request> {
+        let oldest = spool.as_mut().and_then(Spool::first);
+        self.note(spool);
+        oldest
+    }
+
     /// Whether it has not had to make room meanwhile.
-    pub fn holds(&self, request: &Request) -> bool {
+    pub(super) fn holds(&self, request: &Request) -> bool {
         let in_memory = || self.lock().requests.front().map(|oldest| oldest.number);
         self.spooled().oldest.map(|(number, _)| number).or_else(in_memory) == Some(request.number)
     }
 
     /// The receiver has answered. False when the request had to make room meanwhile, and was counted for that.
-    pub async fn done(self: &Arc<Self>, request: &Request) -> bool {
-        let number = request.number;
-        {
-            let mut waiting = self.lock();
-            if waiting.requests.front().is_some_and(|oldest| oldest.number == number) {
-                return waiting.pop().is_some();
-            }
+    pub(super) fn done(&self, request: &Request, spool: &mut Option<Spool>) -> bool {
+        let mut waiting = self.lock();
+        if waiting.requests.front().is_some_and(|oldest| oldest.number == request.number) {
+            return waiting.pop().is_some();
         }
-        self.on_disk(move |_, spool| spool.done(number)).await.unwrap_or(false)
+        drop(waiting);
+        let is_there = spool.as_mut().is_some_and(|spool| spool.done(request.number));
+        self.note(spool);
+        is_there
     }
 
     /// Moves what is in memory to the disk. Without a spool it stays there.
     ///
     /// # Errors
     /// The system's; what could not be written stays in memory.
-    pub async fn spill(self: &Arc<Self>) -> io::Result<()> {
-        self.on_disk(Queue::spill_into).await.unwrap_or(Ok(()))
-    }
-
-    fn spill_into(&self, spool: &mut Spool) -> io::Result<()> {
-        loop {
-            // Whoever comes behind must not overtake it: it is away only while the disk is written to.
-            let Some(oldest) = self.lock().pop() else { return Ok(()) };
-            match spool.push(&oldest) {
+    pub(super) fn spill(&self, spool: &mut Option<Spool>) -> io::Result<()> {
+        let limit = self.spool_limit.load(Ordering::Relaxed);
+        let Some(open) = spool.as_mut().filter(|_| limit > 0) else { return Ok(()) };
+        open.set_limit(limit);
+        let mut result = Ok(());
+        while result.is_ok()
+            && let Some(oldest) = self.lock().pop()
+        {
+            match open.push(&oldest) {
                 Ok(gone) => self.lost.spool_full.inc_by(gone),
                 Err(error) => {
-                    let mut waiting = self.lock();
-                    waiting.bytes += oldest.body.len();
-                    waiting.requests.push_front(oldest);
-                    return Err(error);
+                    self.lock().put_back(oldest);
+                    result = Err(error);
                 }
             }
         }
+        self.note(spool);
+        result
     }
 
-    /// Works with the spool, if there is one, where waiting for the disk holds nobody up.
-    async fn on_disk<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Queue, &mut Spool) -> T + Send + 'static,
-    ) -> Option<T> {
-        let queue = self.clone();
-        let working = tokio::task::spawn_blocking(move || {
-            let mut spool = queue.lock_spool();
-            let done = work(&queue, spool.as_mut()?);
-            queue.note(spool.as_mut());
-            Some(done)
-        });
-        working.await.ok().flatten()
-    }
-
-    fn note(&self, spool: Option<&mut Spool>) {
+    /// Keeps what is to be told of the spool.
+    fn note(&self, spool: &mut Option<Spool>) {
         let mut spooled = Spooled::default();
         if let Some(spool) = spool {
             self.lost.damaged.inc_by(spool.take_damaged());
@@ -234,6 +252,11 @@ impl Queue {
     /// What waits on disk.
     pub fn spooled(&self) -> Spooled {
         *self.spooled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counters of what is dropped.
+    pub fn lost(&self) -> &Lost {
+        &self.lost
     }
 
     /// Samples that wait in memory.
@@ -257,12 +280,16 @@ impl Queue {
         self.spooled().oldest.map(|(_, time)| time).or_else(in_memory)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Its output is no more; gives how many samples were in memory. What is on disk is the folder's.
+    pub(super) fn end(&self) -> u64 {
+        if let Ok(mut spool) = self.spool.try_lock() {
+            *spool = None;
+        }
+        std::mem::take(&mut *self.lock()).requests.iter().map(|request| request.samples).sum()
     }
 
-    fn lock_spool(&self) -> MutexGuard<'_, Option<Spool>> {
-        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -273,6 +300,19 @@ impl Waiting {
         let oldest = self.requests.pop_front()?;
         self.bytes -= oldest.body.len();
         Some(oldest)
+    }
+
+    fn put_back(&mut self, oldest: Request) {
+        self.bytes += oldest.body.len();
+        self.requests.push_front(oldest);
+    }
+
+    /// What waits comes behind what an earlier process has numbered.
+    fn number_from(&mut self, first: u64) {
+        let begun = self.requests.front().map_or(self.next, |oldest| oldest.number);
+        let missing = first.saturating_sub(begun);
+        self.requests.iter_mut().for_each(|request| request.number += missing);
+        self.next += missing;
     }
 }
 
@@ -291,49 +331,73 @@ mod tests {
         }
     }
 
-    /// Takes all there is: the samples of each request.
-    async fn drain(queue: &Arc<Queue>) -> Vec<u64> {
-        queue.close();
+    /// Takes all there is, as an output does: the samples of each request.
+    fn drain(queue: &Queue, pipeline: Pipeline, spool: &mut Option<Spool>) -> Vec<u64> {
         let mut samples = Vec::new();
-        while let Some(first) = queue.first().await {
-            assert!(queue.done(&first).await);
-            samples.push(first.samples);
+        loop {
+            let oldest = match queue.first_on_disk(spool) {
+                Some(oldest) => oldest,
+                None => match queue.first(pipeline) {
+                    Next::Request(oldest) => oldest,
+                    Next::Nothing | Next::Closed => return samples,
+                },
+            };
+            assert!(queue.holds(&oldest) && queue.done(&oldest, spool));
+            samples.push(oldest.samples);
         }
-        samples
     }
 
-    #[tokio::test]
-    async fn the_oldest_goes_when_there_is_no_room_and_is_counted_once() {
-        let queue = Arc::new(Queue::new(100, lost()));
+    #[test]
+    fn the_oldest_goes_when_there_is_no_room_and_is_counted_once() {
+        let queue = Queue::new(100, PathBuf::new(), lost());
+        let pipeline = queue.open(0);
         push(&queue, 1..=1);
-        let sent = queue.first().await.unwrap();
+        let Next::Request(sent) = queue.first(pipeline) else { panic!("there is one") };
         push(&queue, 2..=4);
         assert_eq!(queue.lost.queue_full.get(), 1 + 2);
-        assert!(!queue.done(&sent).await, "it has made room");
-        assert_eq!(drain(&queue).await, [3, 4]);
+        assert!(!queue.holds(&sent) && !queue.done(&sent, &mut None), "it has made room");
+        assert_eq!(drain(&queue, pipeline, &mut None), [3, 4]);
     }
 
-    #[tokio::test]
-    async fn what_is_on_disk_comes_before_what_is_in_memory_and_outlives_the_process() {
+    #[test]
+    fn what_is_on_disk_comes_before_what_is_in_memory_and_outlives_the_process() {
         let folder = tempfile::tempdir().unwrap();
-        let spool = || Some(Spool::open(folder.path(), 1 << 20).unwrap());
-        let queue = Arc::new(Queue::new(1000, lost()));
-        queue.set_spool(spool());
-        push(&queue, 1..=3);
-        let sent = queue.first().await.unwrap();
-        queue.spill().await.unwrap();
-        push(&queue, 4..=5);
-        assert_eq!((queue.samples_in_memory(), queue.samples()), (4 + 5, 15));
-        assert!(queue.done(&sent).await, "it was moved meanwhile");
-        assert_eq!(queue.first().await.map(|request| request.samples), Some(2));
-        assert_eq!(queue.samples_in_memory(), 0, "what comes goes to the disk as well, until that is empty");
-        queue.set_spool(None);
-        push(&queue, 6..=6);
-        drop(queue);
-        let queue = Arc::new(Queue::new(1000, lost()));
-        queue.set_spool(spool());
-        push(&queue, 7..=7);
-        assert_eq!(drain(&queue).await, [2, 3, 4, 5, 7], "the sixth was in memory only");
-        assert_eq!((queue.samples(), queue.spooled()), (0, Spooled::default()));
+        let queue = || Queue::new(1000, folder.path().join("a"), lost());
+        let first = queue();
+        let pipeline = first.open(1 << 20);
+        let mut spool = None;
+        // It comes before the spool can be opened, and behind what an earlier process has left there.
+        push(&first, 1..=3);
+        first.open_spool("a", &mut spool);
+        let Next::Request(sent) = first.first(pipeline) else { panic!("there is one") };
+        first.spill(&mut spool).unwrap();
+        push(&first, 4..=5);
+        assert_eq!((first.samples_in_memory(), first.samples()), (4 + 5, 15));
+        assert!(first.holds(&sent) && first.done(&sent, &mut spool), "it was moved meanwhile");
+        first.spill(&mut spool).unwrap();
+        drop(spool);
+        push(&first, 6..=6);
+        let second = queue();
+        push(&second, 7..=7);
+        let pipeline = second.open(1 << 20);
+        let mut spool = None;
+        second.open_spool("a", &mut spool);
+        assert_eq!(drain(&second, pipeline, &mut spool), [2, 3, 4, 5, 7], "the sixth was in memory only");
+        assert_eq!((second.samples(), second.spooled()), (0, Spooled::default()));
+        push(&second, 8..=8);
+        let limited = second.open(0);
+        second.spill(&mut spool).unwrap();
+        assert_eq!((second.samples_in_memory(), second.spooled().bytes), (8, 0), "nothing more goes there");
+        assert_eq!(drain(&second, limited, &mut spool), [8]);
+    }
+
+    #[test]
+    fn a_pipeline_that_ends_late_does_not_close_the_queue_of_the_next() {
+        let queue = Queue::new(100, PathBuf::new(), lost());
+        let (old, new) = (queue.open(0), queue.open(0));
+        queue.close(old);
+        assert!(matches!(queue.first(old), Next::Closed) && matches!(queue.first(new), Next::Nothing));
+        queue.close(new);
+        assert!(matches!(queue.first(new), Next::Closed));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-use super::queue::Queue;
+use super::queue::{Pipeline, Queue};
 use super::spool::Spool;
 
 /// Below `data_dir`.
@@ -45,49 +45,28 @@ impl Wanted {
 // === impl Queues ===
 
 impl Queues {
-    /// Keeps the queues of these outputs, and makes those that are missing, with what an earlier process has left on disk;
-    /// gives them in the same order, and how many samples were in those of outputs that are no more.
+    /// Keeps the queues of these outputs, and makes those that are missing, each for a pipeline that begins; gives them in
+    /// the same order, and how many samples were in those of outputs that are no more.
     pub fn of(
         &self,
         data_dir: &Path,
         wanted: &[Wanted],
-        make: impl Fn(&str) -> Queue,
-    ) -> (Vec<Arc<Queue>>, u64) {
+        make: impl Fn(&str, PathBuf) -> Queue,
+    ) -> (Vec<(Arc<Queue>, Pipeline)>, u64) {
         let root = data_dir.join(FOLDER);
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *all);
         let mut queues = Vec::new();
         for output in wanted {
             let folder = output.folder();
-            let queue = before.remove(&folder).unwrap_or_else(|| Arc::new(make(&output.name)));
-            if !queue.limit_spool(output.spool) {
-                queue.set_spool(open(&root.join(&folder), output));
-            }
-            queue.open();
-            queues.push(queue.clone());
+            let queue =
+                before.remove(&folder).unwrap_or_else(|| Arc::new(make(&output.name, root.join(&folder))));
+            queues.push((queue.clone(), queue.open(output.spool)));
             all.insert(folder, queue);
         }
-        let lost: u64 = before.values().map(|queue| queue.samples_in_memory()).sum();
-        before.values().for_each(|queue| queue.set_spool(None));
+        let lost: u64 = before.values().map(|queue| queue.end()).sum();
         (queues, lost + remove_others(&root, all.keys().map(String::as_str).collect()))
     }
-}
-
-/// The spool of an output, unless it wants none and has left none.
-fn open(folder: &Path, output: &Wanted) -> Option<Spool> {
-    if output.spool == 0 && !folder.exists() {
-        return None;
-    }
-    let spool = Spool::open(folder, output.spool);
-    let report = |error: &std::io::Error| {
-        tracing::error!(
-            output = output.name,
-            folder = %folder.display(),
-            %error,
-            "the spool cannot be used: what waits for the receiver is in memory only"
-        );
-    };
-    spool.inspect_err(report).ok()
 }
 
 /// Removes the spools of outputs that are no more; gives how many samples they had.
@@ -108,53 +87,62 @@ fn remove_others(root: &Path, kept: HashSet<&str>) -> u64 {
 mod tests {
     use prometheus::IntCounter;
 
+    use super::super::queue::Next;
     use super::super::{Lost, Version};
     use super::*;
 
-    fn queue(_: &str) -> Queue {
+    fn queue(_: &str, folder: PathBuf) -> Queue {
         let counter = || IntCounter::new("a", "b").unwrap();
-        Queue::new(
-            100,
-            Lost { queue_full: counter(), spool_full: counter(), damaged: counter(), unsupported: counter() },
-        )
+        let lost =
+            Lost { queue_full: counter(), spool_full: counter(), damaged: counter(), unsupported: counter() };
+        Queue::new(100, folder, lost)
     }
 
     fn wanted(name: &str, destination: &str) -> Wanted {
         Wanted { name: name.to_owned(), destination: destination.to_owned(), spool: 1 << 20 }
     }
 
-    #[tokio::test]
-    async fn a_queue_outlives_a_reload_of_its_output_and_its_spool_a_restart() {
+    /// Moves what is in memory to the disk, as an output does.
+    fn spill((queue, _): &(Arc<Queue>, Pipeline)) {
+        let mut spool = None;
+        queue.open_spool("a", &mut spool);
+        queue.spill(&mut spool).unwrap();
+    }
+
+    #[test]
+    fn a_queue_outlives_a_reload_of_its_output_and_its_spool_a_restart() {
         let data = tempfile::tempdir().unwrap();
         let [a, b, elsewhere] = [wanted("a", "x"), wanted("b/ä", "x"), wanted("a", "y")];
         let queues = Queues::default();
         let (first, _) = queues.of(data.path(), &[a.clone(), b.clone()], queue);
-        for (queue, samples) in first.iter().zip([1, 2]) {
+        for ((queue, pipeline), samples) in first.iter().zip([1, 2]) {
             queue.push(vec![0; 40].into(), Version::V1, samples);
-            queue.close();
+            queue.close(*pipeline);
         }
-        first[1].spill().await.unwrap();
+        spill(&first[1]);
         let (second, lost) = queues.of(data.path(), &[b.clone(), a.clone()], queue);
-        assert_eq!((second[0].samples(), second[1].samples(), lost), (2, 1, 0));
-        second[1].push(vec![0; 40].into(), Version::V1, 3);
-        assert_eq!(second[1].first().await.map(|request| request.samples), Some(1), "it is open again");
-        second[1].spill().await.unwrap();
-        drop((first, second, queues));
+        assert_eq!((second[0].0.samples(), second[1].0.samples(), lost), (2, 1, 0));
+        second[1].0.push(vec![0; 40].into(), Version::V1, 3);
+        let (waits, pipeline) = &second[1];
+        assert!(matches!(waits.first(*pipeline), Next::Request(oldest) if oldest.samples == 1));
+        spill(&second[1]);
+        drop((first, queues));
         let restarted = Queues::default();
         let (third, lost) = restarted.of(data.path(), &[a], queue);
-        assert_eq!((third[0].samples(), lost), (1 + 3, 2), "b is no more");
-        third[0].push(vec![0; 40].into(), Version::V1, 5);
+        spill(&third[0]);
+        assert_eq!((third[0].0.samples(), lost), (1 + 3, 2), "b is no more");
+        third[0].0.push(vec![0; 40].into(), Version::V1, 5);
         let (fourth, lost) = restarted.of(data.path(), &[elsewhere], queue);
-        assert_eq!((fourth[0].samples(), lost), (0, 9), "samples go where they belong, or nowhere");
+        assert_eq!((fourth[0].0.samples(), lost), (0, 9), "samples go where they belong, or nowhere");
     }
 
-    #[tokio::test]
-    async fn without_a_spool_what_waits_stays_in_memory() {
+    #[test]
+    fn without_a_spool_what_waits_stays_in_memory() {
         let data = tempfile::tempdir().unwrap();
         let none = Wanted { spool: 0, ..wanted("a", "x") };
         let (queues, _) = Queues::default().of(data.path(), &[none], queue);
-        queues[0].push(vec![0; 40].into(), Version::V1, 1);
-        queues[0].spill().await.unwrap();
-        assert_eq!((queues[0].samples_in_memory(), data.path().join(FOLDER).exists()), (1, false));
+        queues[0].0.push(vec![0; 40].into(), Version::V1, 1);
+        spill(&queues[0]);
+        assert_eq!((queues[0].0.samples_in_memory(), data.path().join(FOLDER).exists()), (1, false));
     }
 }

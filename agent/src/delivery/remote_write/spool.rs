@@ -1,7 +1,6 @@
 //! Requests on disk: for a receiver that is away for longer than memory lasts, and for a restart.
 //!
-//! A folder of segments, files that are written from front to back and never changed; each has the number of its first
-//! request as its name. The oldest one goes when there is no room. `sent` says how far the receiver has answered. Nothing is
+//! A folder of segments, files that are written from front to back; each has the number of its first request as its name. The oldest one goes when there is no room. `sent` says how far the receiver has answered. Nothing is
 //! synced: what a process wrote survives its end, however it comes, and not that of the machine.
 //!
 //! Every request says how many samples came before it; so the samples of what is damaged can be counted.
@@ -93,6 +92,8 @@ impl Spool {
         while let Some(head) = self.head().filter(|head| head.number < sent) {
             self.pass(&head);
         }
+        // Gaps between what was sent are of no interest any more.
+        self.damaged = 0;
         Ok(())
     }
 
@@ -108,7 +109,7 @@ impl Spool {
 
     /// Samples that wait.
     pub(super) fn samples(&self) -> u64 {
-        self.samples - self.samples_before
+        self.samples.saturating_sub(self.samples_before)
     }
 
     /// Bytes on disk.
@@ -133,10 +134,10 @@ impl Spool {
     pub(super) fn push(&mut self, request: &Request) -> io::Result<u64> {
         let record = record::encode(request, self.samples);
         let length = record.len() as u64;
-        let segment_bytes = (self.limit / SEGMENTS).max(LEAST_SEGMENT_BYTES);
+        let segment_bytes = (self.limit / SEGMENTS).max(LEAST_SEGMENT_BYTES).min(self.limit);
         if self.segments.back().is_none_or(|segment| segment.bytes + length > segment_bytes) {
             let path = self.folder.join(format!("{:020}{SUFFIX}", request.number));
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+            let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
             let samples = self.samples..self.samples;
             self.segments.push_back(Segment { path, file, bytes: 0, samples });
         }
@@ -204,7 +205,8 @@ impl Spool {
         self.offset += head.whole();
         self.samples_before = head.samples_before + head.samples;
         if self.segments.front().is_some_and(|segment| self.offset >= segment.bytes) {
-            self.end_segment();
+            // There is something between it and the next one only if that is damaged.
+            self.damaged += self.end_segment();
         }
     }
 
@@ -233,8 +235,9 @@ fn segments(folder: &Path) -> io::Result<VecDeque<Segment>> {
     for path in paths {
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
         let bytes = file.metadata()?.len();
-        // One without a whole first head says nothing of what it held.
+        // One without a whole first head says nothing of what it held; the next one tells how much that was.
         let Some(head) = Head::read(&file, 0, bytes) else {
+            tracing::warn!(path = %path.display(), bytes, "a segment of a spool cannot be read back");
             let _ = fs::remove_file(&path);
             continue;
         };

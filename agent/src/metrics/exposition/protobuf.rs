@@ -8,7 +8,7 @@
 mod histogram;
 mod write;
 
-use super::Kind;
+use super::{Kind, MAX_LABELS};
 use crate::delivery::protobuf::{Field, Malformed, fields, length_prefixed};
 use histogram::Histogram;
 use write::{Exemplar, Page, bound_text, seconds};
@@ -52,11 +52,11 @@ pub(crate) enum Unwritten {
 /// # Errors
 /// It is none, or too long.
 pub(crate) fn written(page: &[u8], limit: usize) -> Result<Written, Unwritten> {
-    let mut out = Page::default();
+    let mut out = Page::new(limit);
     for family in length_prefixed(page) {
         let family = family.and_then(|family| self::family(family, &mut out));
         family.map_err(|Malformed| Unwritten::Malformed)?;
-        if out.bytes() > limit {
+        if out.is_full {
             return Err(Unwritten::TooLong(limit));
         }
     }
@@ -74,6 +74,9 @@ fn family(bytes: &[u8], out: &mut Page) -> Result<(), Malformed> {
             _ => {}
         }
     }
+    if name.is_empty() {
+        return Err(Malformed);
+    }
     let kind = match kind {
         0 => Kind::Counter,
         1 => Kind::Gauge,
@@ -84,11 +87,14 @@ fn family(bytes: &[u8], out: &mut Page) -> Result<(), Malformed> {
     };
     out.describe(name, kind, help, unit);
     for field in fields(bytes) {
-        if let (4, Field::Bytes(metric)) = field? {
+        if let (4, Field::Bytes(metric)) = field?
+            && !out.is_full
+        {
             let metric = Metric::read(metric)?;
             match kind {
                 Kind::Histogram | Kind::GaugeHistogram => {
-                    Histogram::read(metric.value)?.write(name, &metric, out)
+                    let is_gauge = kind == Kind::GaugeHistogram;
+                    Histogram::read(metric.value)?.write(name, is_gauge, &metric, out);
                 }
                 Kind::Summary => summary(name, &metric, out)?,
                 _ => simple(name, &metric, out)?,
@@ -161,7 +167,7 @@ fn label(bytes: &[u8]) -> Result<(&str, &str), Malformed> {
             _ => {}
         }
     }
-    Ok((name, value))
+    if name.is_empty() { Err(Malformed) } else { Ok((name, value)) }
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Malformed> {
@@ -175,9 +181,11 @@ impl<'a> Metric<'a> {
         let mut metric = Metric::default();
         for field in fields(bytes) {
             match field? {
+                (1, Field::Bytes(_)) if metric.labels.len() == MAX_LABELS => return Err(Malformed),
                 (1, Field::Bytes(pair)) => metric.labels.push(label(pair)?),
                 (2..=5 | 7, Field::Bytes(value)) => metric.value = value,
-                (6, Field::Varint(time)) => metric.timestamp = Some(time.cast_signed()),
+                // 0 is the same as none there.
+                (6, Field::Varint(time)) if time > 0 => metric.timestamp = Some(time.cast_signed()),
                 _ => {}
             }
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::reader::Reader;
-use super::{Dialect, Fault};
+use super::{Dialect, Fault, MAX_LABELS};
 
 /// Name and value.
 pub type Label<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -33,7 +33,7 @@ impl<'a> Series<'a> {
             reader.skip_blanks();
         }
         let labels = if reader.at == bytes.len() { Vec::new() } else { reader.labels(&mut name)? };
-        let name = name.ok_or(Fault::new(0, "the series has no name"))?;
+        let name = name.filter(|name| !name.is_empty()).ok_or(Fault::new(0, "the series has no name"))?;
         Ok(Series { name, labels })
     }
 
@@ -113,6 +113,12 @@ impl<'a> Reader<'a> {
                     return self.fault("the value of a label stands in quotes");
                 }
                 let value = self.text()?;
+                if labels.len() == MAX_LABELS {
+                    return Err(Fault::new(start, "a series has at most 256 labels"));
+                }
+                if label.is_empty() {
+                    return Err(Fault::new(start, "a label has a name"));
+                }
                 if labels.iter().any(|(other, _)| *other == label) {
                     return Err(Fault::new(start, "a label stands twice"));
                 }

@@ -72,10 +72,10 @@ impl Scraper {
         let result = result.and_then(|content_type| {
             let is_text =
                 !content_type.as_deref().is_some_and(|name| name.starts_with(protobuf::CONTENT_TYPE));
-            let counts = if is_text {
-                self.feed.read(&page).map_err(|fault| fault.to_string())?
-            } else {
-                self.feed.read_protobuf(&page)?
+            let counts = match wanted {
+                _ if is_text => self.feed.read(&page).map_err(|fault| fault.to_string())?,
+                Wanted::WithHistograms => self.feed.read_protobuf(&page)?,
+                Wanted::Text => return Err("the page is in protobuf, which was not asked for".to_owned()),
             };
             Ok((counts, is_text, content_type))
         });

@@ -2,6 +2,9 @@
 
 use crate::metrics::exposition::{self, Dialect, Series};
 
+/// As it is written: more has more characters than are allowed, whatever they are.
+const MAX_BYTES: usize = 8 * exposition::EXEMPLAR_CHARACTERS;
+
 /// An exemplar.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exemplar {
@@ -18,6 +21,9 @@ pub struct Exemplar {
 impl Exemplar {
     /// None where its labels are not in order, or longer than anybody takes.
     pub(super) fn read(exemplar: &exposition::Exemplar<'_>, dialect: Dialect) -> Option<Self> {
+        if exemplar.labels.len() > MAX_BYTES {
+            return None;
+        }
         let labels = Series::read_labels(exemplar.labels, dialect).ok()?;
         let characters = |(name, value): &exposition::Label<'_>| name.chars().count() + value.chars().count();
         if labels.iter().map(characters).sum::<usize>() > exposition::EXEMPLAR_CHARACTERS {

@@ -14,6 +14,10 @@ pub struct Metadata {
     pub unit: Symbol,
 }
 
+/// Bytes of a help that are passed on, and of a name or unit that are looked at: they are looked at for each new series.
+const MAX_HELP: usize = 4 << 10;
+const MAX_NAME: usize = 1 << 10;
+
 /// The family whose comments came last, as written.
 #[derive(Debug, Default)]
 pub(super) struct Family<'a> {
@@ -29,9 +33,9 @@ impl<'a> Family<'a> {
     /// Reads a comment.
     pub(super) fn heed(&mut self, comment: &Line<'a>) {
         match *comment {
-            Line::Help { name, text } => self.of(name).help = text,
+            Line::Help { name, text } => self.of(name).help = &text[..text.len().min(MAX_HELP)],
             Line::Type { name, kind } => self.of(name).kind = Some(kind),
-            Line::Unit { name, unit } => self.of(name).unit = unit,
+            Line::Unit { name, unit } => self.of(name).unit = &unit[..unit.len().min(MAX_NAME)],
             _ => {}
         }
     }
@@ -59,7 +63,7 @@ impl<'a> Family<'a> {
     }
 
     fn suffix_of<'s>(&self, series: &'s str) -> Option<&'s str> {
-        let name = plain_name(self.name)?;
+        let name = plain_name(self.name).filter(|_| self.name.len() <= MAX_NAME)?;
         series.strip_prefix(name.as_ref())
     }
 
@@ -67,8 +71,10 @@ impl<'a> Family<'a> {
     fn has(&self, suffix: &str) -> bool {
         let suffixes: &[&str] = match self.kind {
             Some(Kind::Counter) => &["", "_total", "_created"],
-            Some(Kind::Histogram) => &["_bucket", "_count", "_sum", "_created"],
-            Some(Kind::GaugeHistogram) => &["_bucket", "_gcount", "_gsum", "_created"],
+            // A native histogram has the name itself.
+            Some(Kind::Histogram) => &["_bucket", "_count", "_sum", "_created", ""],
+            // In protobuf the totals are called as those of a histogram.
+            Some(Kind::GaugeHistogram) => &["_bucket", "_gcount", "_gsum", "_count", "_sum", "_created", ""],
             Some(Kind::Summary) => &["", "_count", "_sum", "_created"],
             Some(Kind::Info) => &["_info"],
             Some(Kind::Gauge | Kind::StateSet | Kind::Unknown) | None => &[""],

@@ -13,6 +13,8 @@ pub enum Limit {
     Namespace,
     /// `series_limit_total`.
     Node,
+    /// Of the texts of its labels, in bytes.
+    Labels,
 }
 
 /// The limits, and the series of the node that are alive.
@@ -66,7 +68,7 @@ impl Limits {
 
 impl Limit {
     /// All, in the order of their counters.
-    pub const ALL: [Limit; 3] = [Limit::Target, Limit::Namespace, Limit::Node];
+    pub const ALL: [Limit; 4] = [Limit::Target, Limit::Namespace, Limit::Node, Limit::Labels];
 
     /// The label value of `series_dropped_total`.
     pub fn name(self) -> &'static str {
@@ -74,6 +76,7 @@ impl Limit {
             Limit::Target => "target_limit",
             Limit::Namespace => "namespace_limit",
             Limit::Node => "node_limit",
+            Limit::Labels => "labels_limit",
         }
     }
 }

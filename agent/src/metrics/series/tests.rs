@@ -101,7 +101,7 @@ fn above_a_limit_new_series_are_dropped_and_the_known_ones_go_on() {
     let mut cache = limited(Limits::new(2, 100, 100));
     assert_eq!(cache.scrape("a 1\nb 2\nc 3\n").0, "a=1 b=2");
     let counts = cache.read(b"c 3\nb 4\na 5\nd 6\n", Dialect::Text).unwrap();
-    assert_eq!(counts, Counts { scraped: 4, passed: 2, dropped: [2, 0, 0], ..Counts::default() });
+    assert_eq!(counts, Counts { scraped: 4, passed: 2, dropped: [2, 0, 0, 0], ..Counts::default() });
     cache.end_vanished(true, |_| {});
     assert_eq!(cache.scrape("b 4\n"), ("b=4".into(), "a".into()));
     assert_eq!(cache.scrape("c 3\nb 4\n").0, "c=3 b=4", "there is a place again");
@@ -239,4 +239,26 @@ fn a_series_has_what_the_comments_of_its_family_say() {
         cache.samples().map(said).collect::<Vec<_>>(),
         [histogram.clone(), histogram, nothing.clone(), nothing, counter(""), counter("Behind.")]
     );
+}
+
+#[test]
+fn a_page_cannot_make_its_reading_slow_or_its_requests_long() {
+    let mut cache = limited(Limits::new(5_000, 10_000, 10_000));
+    let long = "x".repeat(MAX_LABEL_BYTES);
+    let counts = cache.read(format!("a{{b=\"{long}\"}} 1\nc 1\n").as_bytes(), Dialect::Text).unwrap();
+    assert_eq!((counts.passed, counts.dropped), (1, [0, 0, 0, 1]));
+    let many: String = (0..20_000).map(|number| format!("n{number} 1\n")).collect();
+    let counts = cache.read(many.as_bytes(), Dialect::Text).unwrap();
+    assert_eq!(
+        (counts.passed, counts.dropped[Limit::Target as usize]),
+        (4_999, 15_001),
+        "one place is taken"
+    );
+    let labels: String = (0..300).map(|number| format!("l{number}=\"\",")).collect();
+    let fault = cache.read(format!("a{{{labels}}} 1\n").as_bytes(), Dialect::Text).unwrap_err();
+    assert!(fault.what.contains("at most 256"), "{fault}");
+    let (help, mut cache) = ("y".repeat(100_000), self::cache());
+    cache.read(format!("# HELP z {help}\nz 1\n").as_bytes(), Dialect::Text).unwrap();
+    let told = cache.samples().next().unwrap().labels.metadata.help;
+    assert_eq!(cache.labels.symbols.lock().text(told).len(), 4 << 10);
 }

@@ -125,7 +125,8 @@ impl Message {
     }
 
     fn forget_places(&mut self) {
-        self.number = self.number.wrapping_add(1);
+        // 0 is that of places which were never put down.
+        self.number = self.number.wrapping_add(1).max(1);
     }
 
     fn place(&mut self, symbol: Symbol, table: &SymbolTable) -> u32 {

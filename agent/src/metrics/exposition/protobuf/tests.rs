@@ -97,34 +97,99 @@ fn a_classic_histogram_has_its_last_bucket_whether_it_is_sent_or_not() {
     }
 }
 
-#[test]
-fn a_native_histogram_stands_beside_its_sample_with_all_that_remote_write_wants() {
+/// A histogram with an observation in the zero bucket, one below zero and one above, of three in all.
+fn native() -> Vec<Vec<u8>> {
     let span = |offset: u64, length| [with_number(1, offset), with_number(2, length)].concat();
-    let native = [
-        with_number(1, 5),
+    vec![
+        with_number(1, 3),
         with_double(2, 2.5),
         with_number(5, 6),
         with_double(6, 0.001),
         with_number(7, 1),
         message(&[(9, span(0, 1)), (12, span(3, 2)), (13, vec![2, 1])]),
         with_number(10, 2),
-    ];
-    let page =
-        [family("g", 1, &[], 2, &with_double(1, 1.0)), family("h", 4, &[], 7, &native.concat())].concat();
+    ]
+}
+
+#[test]
+fn a_native_histogram_stands_beside_its_sample_with_all_that_remote_write_wants() {
+    let native = native().concat();
+    let page = [family("g", 1, &[], 2, &with_double(1, 1.0)), family("h", 4, &[], 7, &native)].concat();
     let read = written(&page, LIMIT).unwrap();
+    let span = |offset: u64, length| [with_number(1, offset), with_number(2, length)].concat();
     let expected = [
+        with_number(1, 3),
+        with_double(3, 2.5),
         with_number(4, 6),
         with_double(5, 0.001),
-        message(&[(8, span(0, 1)), (11, span(3, 2)), (12, vec![2, 1])]),
-        with_number(9, 2),
-        with_number(1, 5),
-        with_double(3, 2.5),
         with_number(6, 1),
+        message(&[(8, span(0, 1)), (9, vec![2]), (11, span(3, 2)), (12, vec![2, 1])]),
     ];
     assert_eq!(read.histograms, [(1, expected.concat().into())]);
-    assert!(text(&page).ends_with("h 5\n# EOF\n"), "no classic series: {}", text(&page));
-    let both = [native.concat(), message(&[bucket(3, 1.0)])].concat();
+    assert!(text(&page).ends_with("h 3\n# EOF\n"), "no classic series: {}", text(&page));
+    let both = [native.clone(), message(&[bucket(3, 1.0)])].concat();
     assert!(text(&family("h", 4, &[], 7, &both)).contains("h_bucket{le=\"1.0\"} 3\n"));
+    let of_gauge = written(&family("h", 5, &[], 7, &native), LIMIT).unwrap();
+    assert_eq!(of_gauge.histograms[0].1[expected.concat().len()..], with_number(14, 3));
+}
+
+#[test]
+fn a_native_histogram_that_does_not_fit_together_is_left_out_and_the_classic_one_stays() {
+    let with = |index: usize, part: Vec<u8>| {
+        let mut parts = native();
+        parts[index] = part;
+        parts.push(message(&[bucket(3, 1.0)]));
+        written(&family("h", 4, &[], 7, &parts.concat()), LIMIT)
+    };
+    let span = |length| [with_number(1, 0), with_number(2, length)].concat();
+    for (index, part) in [
+        // More observations than buckets have, and fewer; another schema; a width that is none.
+        (0, with_number(1, 4)),
+        (0, with_number(1, 2)),
+        (2, with_number(5, 40)),
+        (3, with_double(6, f64::NAN)),
+        // Spans with too many buckets, or too long; a count below zero; deltas and floats.
+        (5, message(&[(9, span(1)), (12, span(3)), (13, vec![2, 1])])),
+        (5, message(&[(9, span(1)), (12, span(u64::MAX)), (12, span(3)), (13, vec![2, 1])])),
+        (5, message(&[(9, span(1)), (12, span(2)), (13, vec![2, 3])])),
+        (5, message(&[(9, span(1)), (12, span(2)), (13, vec![2, 1]), (14, 1.0_f64.to_le_bytes().to_vec())])),
+    ] {
+        let read = with(index, part.clone()).unwrap();
+        assert_eq!(read.histograms, [], "{part:?}");
+        assert!(String::from_utf8(read.text).unwrap().contains("h_bucket"));
+    }
+    for malformed in [message(&[(12, vec![0xff])]), message(&[(13, vec![0x80])]), message(&[(14, vec![1])])] {
+        assert_eq!(with(5, malformed), Err(Unwritten::Malformed));
+    }
+}
+
+#[test]
+fn a_small_page_cannot_become_a_large_one() {
+    let metrics: Vec<_> = (0..10_000).map(|_| (4, Vec::new())).collect();
+    let family = [message(&[(1, vec![b'a'; 1_000])]), message(&metrics)].concat();
+    let mut page = Vec::new();
+    varint(&mut page, family.len() as u64);
+    page.extend(family);
+    assert_eq!(written(&page, LIMIT), Err(Unwritten::TooLong(LIMIT)));
+}
+
+#[test]
+fn bounds_are_those_that_prometheus_has() {
+    // As Go's `strconv.FormatFloat(f, 'g', -1, 64)` prints them, and `.0`.
+    for (bound, text) in [
+        (0.000_01, "1e-05"),
+        (0.000_1, "0.0001"),
+        (0.5, "0.5"),
+        (1.0, "1.0"),
+        (100_000.0, "100000.0"),
+        (1_000_000.0, "1e+06"),
+        (10_485_760.0, "1.048576e+07"),
+        (1e22, "1e+22"),
+        (2.5e-7, "2.5e-07"),
+        (f64::INFINITY, "+Inf"),
+    ] {
+        assert_eq!(bound_text(bound), text);
+    }
 }
 
 #[test]

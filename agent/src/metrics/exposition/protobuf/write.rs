@@ -6,12 +6,22 @@ use super::{Metric, Written, label};
 use crate::delivery::protobuf::{Field, Malformed, fields};
 use crate::metrics::exposition::Kind;
 
+/// What a line has beside its texts, which take twice their length at most: numbers have up to 330 characters.
+const LINE: usize = 700;
+/// What a label has beside its texts.
+const PAIR: usize = 6;
+/// What a histogram takes beside its message.
+const HISTOGRAM: usize = 64;
+
 /// What is written so far.
-#[derive(Default)]
 pub(super) struct Page {
     text: String,
     samples: usize,
     histograms: Vec<(usize, Box<[u8]>)>,
+    /// Bytes that may still be written, and those of histograms.
+    room: usize,
+    /// There was something for which there was no room.
+    pub(super) is_full: bool,
 }
 
 /// `Exemplar`
@@ -20,17 +30,30 @@ pub(super) struct Exemplar<'a> {
     labels: Vec<(&'a str, &'a str)>,
     value: f64,
     /// Since the epoch.
-    seconds: Option<f64>,
+    pub(super) seconds: Option<f64>,
 }
 
 // === impl Page ===
 
 impl Page {
-    pub(super) fn bytes(&self) -> usize {
-        self.text.len()
+    /// For so many bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        Page { text: String::new(), samples: 0, histograms: Vec::new(), room: limit, is_full: false }
+    }
+
+    /// Takes room for what is about to be written; false when there is none.
+    fn take(&mut self, bytes: usize) -> bool {
+        self.is_full |= bytes > self.room;
+        if !self.is_full {
+            self.room -= bytes;
+        }
+        !self.is_full
     }
 
     pub(super) fn describe(&mut self, name: &str, kind: Kind, help: &str, unit: &str) {
+        if !self.take(3 * (name.len() + LINE) + 2 * help.len()) {
+            return;
+        }
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -47,7 +70,8 @@ impl Page {
         if !help.is_empty() {
             let _ = writeln!(self.text, "# HELP {family} {help}");
         }
-        if !unit.is_empty() {
+        // It is a part of the name; whatever else it is would end the line.
+        if is_plain(unit) {
             let _ = writeln!(self.text, "# UNIT {family} {unit}");
         }
     }
@@ -61,6 +85,13 @@ impl Page {
         value: f64,
         exemplar: Option<&Exemplar<'_>>,
     ) {
+        let of_labels = |labels: &[(&str, &str)]| -> usize {
+            labels.iter().map(|(name, value)| 2 * (name.len() + value.len()) + PAIR).sum()
+        };
+        let of_exemplar = exemplar.map_or(0, |exemplar| of_labels(&exemplar.labels) + LINE);
+        if !self.take(2 * name.len() + LINE + of_labels(&metric.labels) + of_labels(further) + of_exemplar) {
+            return;
+        }
         let mut labels = labels_text(metric.labels.iter().chain(further));
         let name = format!("{name}{suffix}");
         // A name with other characters stands in quotes, inside the braces.
@@ -87,7 +118,9 @@ impl Page {
 
     /// The next sample is of this histogram.
     pub(super) fn histogram(&mut self, message: Vec<u8>) {
-        self.histograms.push((self.samples, message.into()));
+        if self.take(message.len() + HISTOGRAM) {
+            self.histograms.push((self.samples, message.into()));
+        }
     }
 
     pub(super) fn end(mut self) -> Written {
@@ -121,9 +154,16 @@ fn number_text(number: f64) -> String {
     }
 }
 
-/// A bound or a quantile as OpenMetrics writes it, and Prometheus has it from protobuf: a whole number with `.0`.
+/// A bound or a quantile as Prometheus has it from protobuf (`formatOpenMetricsFloat`): Go's shortest form, which has an
+/// exponent below -4 and from 6 on, and `.0` behind a whole number.
 pub(super) fn bound_text(bound: f64) -> String {
-    if bound.fract() == 0.0 && bound.abs() < 1e15 { format!("{bound:.1}") } else { number_text(bound) }
+    let scientific = format!("{bound:e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else { return number_text(bound) };
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if !(-4..6).contains(&exponent) {
+        return format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs());
+    }
+    if bound.fract() == 0.0 { format!("{bound:.1}") } else { number_text(bound) }
 }
 
 fn quotation(text: &str) -> String {

@@ -21,6 +21,8 @@ use crate::metrics::symbols::Symbols;
 
 /// For what is left in memory at the end. The grace period has two seconds more than the deadline.
 const LAST_WRITE: Duration = Duration::from_secs(1);
+/// For what is on its way at a reload: the receiver may have it already, and would get it twice.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// The threads of scrapes and outputs, and how they are told to stop.
 pub(super) struct ScrapingThreads {
@@ -96,9 +98,9 @@ impl ScrapingThreads {
         }
     }
 
-    /// Ends at once. What is not sent stays in the queues, for the next pipeline.
+    /// Ends soon. What is not sent stays in the queues, for the next pipeline.
     pub(super) async fn hand_over(self) {
-        self.end(Instant::now()).await;
+        self.end(Instant::now() + HAND_OVER).await;
     }
 
     async fn end(&self, deadline: Instant) {

@@ -40,9 +40,9 @@ fn time_series(bytes: &[u8], symbols: &[String]) -> Result<Series, String> {
             other => return Err(format!("field {other} of a time series")),
         }
     }
-    if series.text.is_empty() || series.samples.is_empty() == series.histograms.is_empty() {
+    if series.text.is_empty() || series.samples.len() + series.histograms.len() != 1 {
         return Err(
-            "a time series without labels, without samples, or with samples and histograms".to_owned()
+            "a time series without labels, or with more or less than one sample or histogram".to_owned()
         );
     }
     Ok(series)

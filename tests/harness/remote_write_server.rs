@@ -267,7 +267,7 @@ fn decode(request: &Request) -> Result<Vec<Series>, String> {
 /// Labels as Prometheus prints them.
 fn series_text(labels: &[(String, String)]) -> Result<SeriesText, String> {
     if labels.windows(2).any(|pair| pair[0].0 >= pair[1].0)
-        || labels.iter().any(|(_, value)| value.is_empty())
+        || labels.iter().any(|(name, value)| name.is_empty() || value.is_empty())
     {
         return Err(format!("labels are not sorted, stand twice, or are empty: {labels:?}"));
     }

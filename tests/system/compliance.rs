@@ -18,6 +18,8 @@ use crate::metrics::{ASKS, config, series, serving};
 enum Holds {
     /// A series with these labels of its own behind the pod's (`,name="value"`), and its value.
     Value(&'static str, &'static str, f64),
+    /// A series with labels of its own before one of the pod's, and its value.
+    Before(&'static str, &'static str, &'static str, f64),
     /// A series, and the kind, help and unit that come with it.
     Metadata(&'static str, u64, &'static str, &'static str),
     /// A series with labels before the pod's, an exemplar with this label, and its value.
@@ -28,7 +30,7 @@ enum Holds {
     Down,
 }
 
-use Holds::{Down, Exemplar as HasExemplar, Metadata, Nothing, Value};
+use Holds::{Before, Down, Exemplar as HasExemplar, Metadata, Nothing, Value};
 
 /// By the name of the case in its suite, a page and what must be there of it.
 type Case = (&'static str, &'static str, &'static [Holds]);
@@ -39,12 +41,22 @@ const A: &[Case] = &[
     ("RepeatedLabelsTest", "test{a=\"1\",a=\"1\"} 1\n", &[Nothing("test")]),
     ("EmptyLabelsTest", "test{z=\"\"} 1\n", &[Value("test", "", 1.0)]),
     ("NameLabelTest", "{label=\"value\"} 1.0\n", &[Down]),
-    ("HonorLabelsTest", "test{job=\"x\"} 1\n", &[Value("up", "", 1.0)]),
+    (
+        "HonorLabelsTest",
+        "test{job=\"x\",instance=\"y\"} 1\n",
+        &[Before("test", "exported_instance=\"y\",exported_job=\"x\",", "instance=", 1.0)],
+    ),
     ("UpTest", "test 1\n", &[Value("up", "", 1.0), Value("test", "", 1.0)]),
     (
         "HistogramTest",
         "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"2\"} 2\nh_bucket{le=\"+Inf\"} 3\nh_sum 4\nh_count 3\n",
-        &[Value("h_sum", "", 4.0), Value("h_count", "", 3.0)],
+        &[
+            Before("h_bucket", "le=\"1\",", "namespace=", 1.0),
+            Before("h_bucket", "le=\"2\",", "namespace=", 2.0),
+            Before("h_bucket", "le=\"+Inf\",", "namespace=", 3.0),
+            Value("h_sum", "", 4.0),
+            Value("h_count", "", 3.0),
+        ],
     ),
     (
         "SummaryTest",
@@ -148,6 +160,10 @@ fn holds(server: &RemoteWriteServer, pod: &str, exporter: &Exporter, expected: &
         Value(name, own, value) => {
             let found = server.value(&of(name, own));
             found == Some(*value) || (value.is_nan() && found.is_some_and(f64::is_nan))
+        }
+        Before(name, own, label, value) => {
+            let series = of(name, "").replacen(label, &format!("{own}{label}"), 1);
+            server.value(&series) == Some(*value)
         }
         Metadata(name, kind, help, unit) => {
             let found = server.metadata(&of(name, ""));

@@ -100,6 +100,7 @@ impl ScrapingThreads {
 
     /// Ends soon. What is not sent stays in the queues, for the next pipeline.
     pub(super) async fn hand_over(self) {
+        self.outputs.iter().for_each(|output| output.queue.hand_over());
         self.end(Instant::now() + HAND_OVER).await;
     }
 

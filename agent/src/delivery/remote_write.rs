@@ -125,7 +125,7 @@ impl RemoteWrite {
     }
 
     async fn serve(&self, spool: &mut Option<Spool>, standing: &mut Standing) {
-        loop {
+        while !self.queue.is_handed_over(self.pipeline) {
             if self.queue.spooled().bytes > 0 {
                 // What is in memory is newer than all that is on disk.
                 self.spill(spool, standing);

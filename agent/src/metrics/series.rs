@@ -396,7 +396,10 @@ impl SeriesCache {
             *seen = self.scrape;
             return Ok(Err(Dropped::Relabelled));
         }
-        if let Some((limit, MAX_REFUSED..)) = self.refused {
+        // Those that are known by their labels only are found below.
+        if self.aliases.len() < self.len()
+            && let Some((limit, MAX_REFUSED..)) = self.refused
+        {
             return Ok(Err(Dropped::Above(limit)));
         }
         let series = Series::read(text, dialect)?;
@@ -408,7 +411,7 @@ impl SeriesCache {
         // A request goes to the receiver with the samples of others in it.
         let bytes = |(name, value): &exposition::Label<'_>| name.len() + value.len();
         if series.name.len() + series.labels.iter().map(bytes).sum::<usize>() > MAX_LABEL_BYTES {
-            return Err(self.refuse(Limit::Labels));
+            return Err(Dropped::Above(Limit::Labels));
         }
         let Some(labels) = self.labels.of(series, family) else {
             // The others are read anew each time.
@@ -438,7 +441,7 @@ impl SeriesCache {
     }
 
     fn refuse(&mut self, limit: Limit) -> Dropped {
-        let (_, refused) = self.refused.unwrap_or((limit, 0));
+        let refused = self.refused.map_or(0, |(_, refused)| refused);
         self.refused = Some((limit, refused + 1));
         Dropped::Above(limit)
     }

@@ -83,6 +83,8 @@ struct Waiting {
     /// The newest pipeline, and the newest that has closed the queue.
     opened: u64,
     closed: u64,
+    /// The newest pipeline that is to leave what waits to the next one.
+    handed_over: u64,
 }
 
 /// What waits on disk.
@@ -126,6 +128,19 @@ impl Queue {
         waiting.closed = waiting.closed.max(pipeline.0);
         drop(waiting);
         self.news.notify_one();
+    }
+
+    /// The newest pipeline leaves what waits to the next one.
+    pub fn hand_over(&self) {
+        let mut waiting = self.lock();
+        waiting.handed_over = waiting.opened;
+        drop(waiting);
+        self.news.notify_one();
+    }
+
+    /// Whether this pipeline does.
+    pub(super) fn is_handed_over(&self, pipeline: Pipeline) -> bool {
+        self.lock().handed_over >= pipeline.0
     }
 
     /// Adds a request.

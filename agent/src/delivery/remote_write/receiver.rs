@@ -109,16 +109,13 @@ impl Receiver {
             (StatusCode::TOO_MANY_REQUESTS, _) => Outcome::Away(text, retry_after),
             _ if status.is_server_error() => Outcome::Away(text, retry_after),
             _ if status.is_success() && !is_newer => Outcome::Taken(samples, text),
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, _) if is_newer => Outcome::Unknown(text),
             // A part of a request is taken with 400, and this header.
-            (_, Some(written)) if is_newer => {
+            (_, Some(written)) if is_newer && (status.is_success() || status == StatusCode::BAD_REQUEST) => {
                 self.protocol.prove();
                 Outcome::Taken(written.min(samples), text)
             }
-            (_, None)
-                if is_newer && (status.is_success() || status == StatusCode::UNSUPPORTED_MEDIA_TYPE) =>
-            {
-                Outcome::Unknown(text)
-            }
+            (_, None) if is_newer && status.is_success() => Outcome::Unknown(text),
             // Some receivers of 1.0 refuse what they cannot read so.
             (StatusCode::BAD_REQUEST, None) if is_newer && !self.protocol.is_proven() => {
                 Outcome::Unknown(text)

@@ -56,7 +56,7 @@ pub(crate) fn written(page: &[u8], limit: usize) -> Result<Written, Unwritten> {
     for family in length_prefixed(page) {
         let family = family.and_then(|family| self::family(family, &mut out));
         family.map_err(|Malformed| Unwritten::Malformed)?;
-        if out.is_full {
+        if out.is_full() {
             return Err(Unwritten::TooLong(limit));
         }
     }
@@ -88,7 +88,7 @@ fn family(bytes: &[u8], out: &mut Page) -> Result<(), Malformed> {
     out.describe(name, kind, help, unit);
     for field in fields(bytes) {
         if let (4, Field::Bytes(metric)) = field?
-            && !out.is_full
+            && !out.is_full()
         {
             let metric = Metric::read(metric)?;
             match kind {
@@ -110,7 +110,7 @@ fn simple(name: &str, metric: &Metric<'_>, out: &mut Page) -> Result<(), Malform
     for field in fields(metric.value) {
         match field? {
             (1, Field::Fixed64(bits)) => value = f64::from_bits(bits),
-            (2, Field::Bytes(bytes)) => exemplar = Some(Exemplar::read(bytes)?),
+            (2, Field::Bytes(bytes)) => exemplar = Exemplar::read(bytes)?,
             (3, Field::Bytes(bytes)) => created = Some(seconds(bytes)?),
             _ => {}
         }

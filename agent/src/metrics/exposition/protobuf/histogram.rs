@@ -45,7 +45,7 @@ impl<'a> Histogram<'a> {
                 (4, Field::Fixed64(bits)) => read.count_float = f64::from_bits(bits),
                 (15, Field::Bytes(time)) => read.created = Some(seconds(time)?),
                 (16, Field::Bytes(exemplar)) => {
-                    let exemplar = Exemplar::read(exemplar)?;
+                    let Some(exemplar) = Exemplar::read(exemplar)? else { continue };
                     let known = read.exemplar.as_ref().and_then(|exemplar| exemplar.seconds);
                     // Those without a time would be new with each scrape.
                     if exemplar.seconds.is_some() && known <= exemplar.seconds {
@@ -101,7 +101,7 @@ impl<'a> Bucket<'a> {
         for field in fields(bytes) {
             match field? {
                 (1, Field::Varint(count)) => bucket.count = count as f64,
-                (3, Field::Bytes(exemplar)) => bucket.exemplar = Some(Exemplar::read(exemplar)?),
+                (3, Field::Bytes(exemplar)) => bucket.exemplar = Exemplar::read(exemplar)?,
                 (4, Field::Fixed64(bits)) if f64::from_bits(bits) > 0.0 => {
                     bucket.count = f64::from_bits(bits)
                 }

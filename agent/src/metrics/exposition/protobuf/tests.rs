@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::delivery::protobuf::{double, length_delimited, number, varint};
-use crate::metrics::exposition::{Dialect, check};
+use crate::metrics::exposition::{Dialect, Line, check};
 
 const LIMIT: usize = 1 << 20;
 
@@ -142,6 +142,7 @@ fn a_native_histogram_that_does_not_fit_together_is_left_out_and_the_classic_one
         written(&family("h", 4, &[], 7, &parts.concat()), LIMIT)
     };
     let span = |length| [with_number(1, 0), with_number(2, length)].concat();
+    let far = |length| [with_number(1, u64::from(u32::MAX) - 1), with_number(2, length)].concat();
     for (index, part) in [
         // More observations than buckets have, and fewer; another schema; a width that is none.
         (0, with_number(1, 4)),
@@ -153,6 +154,9 @@ fn a_native_histogram_that_does_not_fit_together_is_left_out_and_the_classic_one
         (5, message(&[(9, span(1)), (12, span(u64::MAX)), (12, span(3)), (13, vec![2, 1])])),
         (5, message(&[(9, span(1)), (12, span(2)), (13, vec![2, 3])])),
         (5, message(&[(9, span(1)), (12, span(2)), (13, vec![2, 1]), (14, 1.0_f64.to_le_bytes().to_vec())])),
+        // More buckets than are kept, and spans beyond 32 bits.
+        (5, message(&[(9, span(1)), (12, span(20_000)), (13, vec![0; 20_000])])),
+        (5, message(&[(9, span(1)), (12, far(2)), (12, far(0)), (13, vec![2, 1])])),
     ] {
         let read = with(index, part.clone()).unwrap();
         assert_eq!(read.histograms, [], "{part:?}");
@@ -161,6 +165,26 @@ fn a_native_histogram_that_does_not_fit_together_is_left_out_and_the_classic_one
     for malformed in [message(&[(12, vec![0xff])]), message(&[(13, vec![0x80])]), message(&[(14, vec![1])])] {
         assert_eq!(with(5, malformed), Err(Unwritten::Malformed));
     }
+}
+
+#[test]
+fn a_histogram_of_floats_is_one_before_it_has_counted_anything() {
+    let span = [with_number(1, 0), with_number(2, 2)].concat();
+    let counts = |first: f64| [first, 0.0].map(f64::to_le_bytes).concat();
+    let of = |first: f64, zero: f64| {
+        let parts = [
+            with_double(4, first),
+            with_double(2, f64::NAN),
+            with_double(8, zero),
+            message(&[(12, span.clone()), (14, counts(first))]),
+        ];
+        written(&family("h", 4, &[], 7, &parts.concat()), LIMIT).unwrap().histograms
+    };
+    for first in [0.0, 1.5] {
+        let histograms = of(first, 0.0);
+        assert!(histograms[0].1.starts_with(&with_double(2, first)), "{histograms:?}");
+    }
+    assert_eq!(of(1.5, -1.0), []);
 }
 
 #[test]
@@ -200,4 +224,43 @@ fn what_is_cut_or_no_text_is_malformed() {
     }
     assert_eq!(written(&[4, 0x0a, 2, 0xff, 0xff], LIMIT), Err(Unwritten::Malformed));
     assert_eq!(written(&page, 10), Err(Unwritten::TooLong(10)));
+}
+
+/// Pages with wrong bytes in them: whatever comes of one is within its limit and can be read, line by line.
+#[test]
+fn a_damaged_page_is_refused_or_can_be_read() {
+    let exemplar =
+        [message(&[(1, pair("t", "1"))]), with_double(2, 0.5), message(&[(3, with_number(1, 7))])].concat();
+    let counter = [with_double(1, 3.0), message(&[(2, exemplar)])].concat();
+    let both = [native().concat(), message(&[bucket(3, 1.0)])].concat();
+    let page = [
+        family("a_total", 0, &[("x", "1")], 3, &counter),
+        family("h", 4, &[("y", "é")], 7, &both),
+        family("s", 2, &[], 4, &with_number(1, 2)),
+    ]
+    .concat();
+    let (limit, mut state) = (1 << 14, 0x9e37_79b9_7f4a_7c15_u64);
+    let mut below = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % limit as u64) as usize
+    };
+    let mut read_pages = 0;
+    for _ in 0..50_000 {
+        let mut page = page.clone();
+        for _ in 0..=below(3) {
+            let at = below(page.len());
+            page[at] = below(256) as u8;
+        }
+        let Ok(read) = written(&page, limit) else { continue };
+        read_pages += 1;
+        assert!(read.text.len() <= limit + 2 * page.len(), "one line more at most");
+        let lines = read.text.split(|byte| *byte == b'\n').map(|line| Line::read(line, Dialect::OpenMetrics));
+        let samples = lines.filter(|line| matches!(line, Ok(Line::Sample(_)))).count();
+        let text = String::from_utf8_lossy(&read.text);
+        assert_eq!(samples, text.lines().filter(|line| !line.starts_with('#')).count(), "{text}");
+        assert!(read.histograms.iter().all(|(sample, _)| *sample < samples), "{text}");
+    }
+    assert!(read_pages > 10_000, "{read_pages}");
 }

@@ -4,12 +4,8 @@ use std::fmt::Write;
 
 use super::{Metric, Written, label};
 use crate::delivery::protobuf::{Field, Malformed, fields};
-use crate::metrics::exposition::Kind;
+use crate::metrics::exposition::{Kind, MAX_LABELS};
 
-/// What a line has beside its texts, which take twice their length at most: numbers have up to 330 characters.
-const LINE: usize = 700;
-/// What a label has beside its texts.
-const PAIR: usize = 6;
 /// What a histogram takes beside its message.
 const HISTOGRAM: usize = 64;
 
@@ -18,10 +14,9 @@ pub(super) struct Page {
     text: String,
     samples: usize,
     histograms: Vec<(usize, Box<[u8]>)>,
-    /// Bytes that may still be written, and those of histograms.
-    room: usize,
-    /// There was something for which there was no room.
-    pub(super) is_full: bool,
+    /// What text and histograms may have together, and what histograms have.
+    limit: usize,
+    histogram_bytes: usize,
 }
 
 /// `Exemplar`
@@ -38,22 +33,15 @@ pub(super) struct Exemplar<'a> {
 impl Page {
     /// For so many bytes.
     pub(super) fn new(limit: usize) -> Self {
-        Page { text: String::new(), samples: 0, histograms: Vec::new(), room: limit, is_full: false }
+        Page { text: String::new(), samples: 0, histograms: Vec::new(), limit, histogram_bytes: 0 }
     }
 
-    /// Takes room for what is about to be written; false when there is none.
-    fn take(&mut self, bytes: usize) -> bool {
-        self.is_full |= bytes > self.room;
-        if !self.is_full {
-            self.room -= bytes;
-        }
-        !self.is_full
+    /// Whether it has become too long: by one line at most, which is as long as what it is made of.
+    pub(super) fn is_full(&self) -> bool {
+        self.text.len() + self.histogram_bytes > self.limit
     }
 
     pub(super) fn describe(&mut self, name: &str, kind: Kind, help: &str, unit: &str) {
-        if !self.take(3 * (name.len() + LINE) + 2 * help.len()) {
-            return;
-        }
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -85,11 +73,7 @@ impl Page {
         value: f64,
         exemplar: Option<&Exemplar<'_>>,
     ) {
-        let of_labels = |labels: &[(&str, &str)]| -> usize {
-            labels.iter().map(|(name, value)| 2 * (name.len() + value.len()) + PAIR).sum()
-        };
-        let of_exemplar = exemplar.map_or(0, |exemplar| of_labels(&exemplar.labels) + LINE);
-        if !self.take(2 * name.len() + LINE + of_labels(&metric.labels) + of_labels(further) + of_exemplar) {
+        if self.is_full() {
             return;
         }
         let mut labels = labels_text(metric.labels.iter().chain(further));
@@ -118,9 +102,8 @@ impl Page {
 
     /// The next sample is of this histogram.
     pub(super) fn histogram(&mut self, message: Vec<u8>) {
-        if self.take(message.len() + HISTOGRAM) {
-            self.histograms.push((self.samples, message.into()));
-        }
+        self.histogram_bytes += message.len() + HISTOGRAM;
+        self.histograms.push((self.samples, message.into()));
     }
 
     pub(super) fn end(mut self) -> Written {
@@ -186,16 +169,21 @@ pub(super) fn seconds(bytes: &[u8]) -> Result<f64, Malformed> {
 // === impl Exemplar ===
 
 impl<'a> Exemplar<'a> {
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        let mut exemplar = Exemplar::default();
+    /// None where its labels are wrong: the sample is worth more than what it is an example for.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Option<Self>, Malformed> {
+        let (mut exemplar, mut is_right) = (Exemplar::default(), true);
         for field in fields(bytes) {
             match field? {
-                (1, Field::Bytes(pair)) => exemplar.labels.push(label(pair)?),
+                (1, Field::Bytes(pair)) if exemplar.labels.len() < MAX_LABELS => match label(pair) {
+                    Ok(label) => exemplar.labels.push(label),
+                    Err(Malformed) => is_right = false,
+                },
+                (1, _) => is_right = false,
                 (2, Field::Fixed64(bits)) => exemplar.value = f64::from_bits(bits),
                 (3, Field::Bytes(time)) => exemplar.seconds = Some(seconds(time)?),
                 _ => {}
             }
         }
-        Ok(exemplar)
+        Ok(is_right.then_some(exemplar))
     }
 }

@@ -5,8 +5,8 @@ use crate::delivery::protobuf::{
     Field, Malformed, double, fields, length_delimited, number, varint, varints,
 };
 
-/// More buckets than any histogram has, in either direction.
-const MAX_BUCKETS: usize = 2_000;
+/// Of either sign. A histogram with more is left out.
+const MAX_BUCKETS: usize = 10_000;
 /// Exponential buckets (`model/histogram` of Prometheus); other schemas have bounds of their own, which stand elsewhere.
 const SCHEMAS: std::ops::RangeInclusive<i64> = -4..=8;
 /// `ResetHint.RESET_HINT_GAUGE`
@@ -32,6 +32,8 @@ struct Side {
     deltas: Vec<i64>,
     /// Counts of histograms of floats.
     counts: Vec<f64>,
+    /// There are more buckets than are kept.
+    is_too_long: bool,
 }
 
 // === impl Native ===
@@ -62,17 +64,16 @@ impl Native {
 
     /// A `Histogram` of remote write 2.0 without its times; none where its parts do not fit together.
     pub(super) fn encoded(&self, count: u64, count_float: f64, sum: f64, is_gauge: bool) -> Option<Vec<u8>> {
-        let is_float = count_float > 0.0 || self.zero_count_float > 0.0;
         let sides = [&self.negative, &self.positive];
+        let has_counts = sides.iter().any(|side| !side.counts.is_empty());
+        let is_float = count_float > 0.0 || self.zero_count_float > 0.0 || has_counts;
         if !SCHEMAS.contains(&self.schema) || !(0.0..f64::INFINITY).contains(&self.zero_threshold) {
             return None;
         }
         if is_float {
-            let parts = self.zero_count_float
-                + sides.map(|side| side.float_sum()).into_iter().sum::<Option<f64>>()?;
-            // Sums of floats depend on their order.
-            if !(count_float.is_finite() && (parts - count_float).abs() <= 1e-9 * count_float.abs().max(1.0))
-            {
+            let counts = [count_float, self.zero_count_float];
+            let are_counts = counts.iter().all(|count| (0.0..f64::INFINITY).contains(count));
+            if !are_counts || !sides.iter().all(|side| side.has_counts()) {
                 return None;
             }
         } else {
@@ -113,35 +114,48 @@ impl Side {
     /// Spans, deltas and counts have three numbers behind each other; numbers are packed, or one by one.
     fn add(&mut self, part: u32, value: Field<'_>) -> Result<(), Malformed> {
         match (part, value) {
-            (0, Field::Bytes(bytes)) => self.spans.push(span(bytes)?),
-            (1, Field::Varint(delta)) => self.deltas.push(zigzag(delta)),
+            (0, Field::Bytes(bytes)) => {
+                let span = span(bytes)?;
+                push(&mut self.spans, span, &mut self.is_too_long);
+            }
+            (1, Field::Varint(delta)) => push(&mut self.deltas, zigzag(delta), &mut self.is_too_long),
             (1, Field::Bytes(packed)) => {
                 for delta in varints(packed) {
-                    self.deltas.push(zigzag(delta?));
+                    push(&mut self.deltas, zigzag(delta?), &mut self.is_too_long);
                 }
             }
-            (2, Field::Fixed64(bits)) => self.counts.push(f64::from_bits(bits)),
+            (2, Field::Fixed64(bits)) => push(&mut self.counts, f64::from_bits(bits), &mut self.is_too_long),
             (2, Field::Bytes(packed)) => {
                 let (counts, rest) = packed.as_chunks();
                 if !rest.is_empty() {
                     return Err(Malformed);
                 }
-                self.counts.extend(counts.iter().map(|bytes| f64::from_le_bytes(*bytes)));
+                for bytes in counts {
+                    push(&mut self.counts, f64::from_le_bytes(*bytes), &mut self.is_too_long);
+                }
             }
             _ => {}
         }
-        let is_too_long =
-            [self.spans.len(), self.deltas.len(), self.counts.len()].iter().any(|len| *len > MAX_BUCKETS);
-        if is_too_long { Err(Malformed) } else { Ok(()) }
+        Ok(())
     }
 
-    /// Whether the spans have so many buckets, and follow each other.
+    /// Whether the spans have so many buckets, follow each other, and stay within 32 bits.
     fn spans(&self, buckets: usize) -> bool {
-        let length = self.spans.iter().try_fold(0_u64, |sum, (_, length)| sum.checked_add(*length));
-        let is_in_order = self.spans.iter().skip(1).all(|(offset, _)| *offset >= 0);
-        let fits =
-            |(offset, length): &(i64, u64)| i32::try_from(*offset).is_ok() && u32::try_from(*length).is_ok();
-        length == Some(buckets as u64) && is_in_order && self.spans.iter().all(fits)
+        let (mut index, mut length) = (0_i64, 0_u64);
+        for (number, (offset, buckets)) in self.spans.iter().enumerate() {
+            let (Ok(offset), Ok(buckets)) = (i32::try_from(*offset), u32::try_from(*buckets)) else {
+                return false;
+            };
+            if (number > 0 && offset < 0) || offset == i32::MIN {
+                return false;
+            }
+            index += i64::from(offset) + i64::from(buckets);
+            length += u64::from(buckets);
+            if index > i64::from(i32::MAX) {
+                return false;
+            }
+        }
+        length == buckets as u64 && !self.is_too_long
     }
 
     /// Observations; none where a count is below zero, or the spans do not fit.
@@ -154,10 +168,10 @@ impl Side {
         (self.counts.is_empty() && self.spans(self.deltas.len())).then_some(sum)
     }
 
-    fn float_sum(&self) -> Option<f64> {
+    /// Whether it is one of floats, whose spans fit. Receivers do not compare their sum, which depends on the order.
+    fn has_counts(&self) -> bool {
         let are_counts = self.counts.iter().all(|count| (0.0..f64::INFINITY).contains(count));
-        (are_counts && self.deltas.is_empty() && self.spans(self.counts.len()))
-            .then(|| self.counts.iter().sum())
+        are_counts && self.deltas.is_empty() && self.spans(self.counts.len())
     }
 
     /// From this field on: spans, deltas, counts.
@@ -179,6 +193,14 @@ impl Side {
             length_delimited(out, first + if is_float { 2 } else { 1 }, packed.len());
             out.append(&mut packed);
         }
+    }
+}
+
+fn push<T>(numbers: &mut Vec<T>, number: T, is_too_long: &mut bool) {
+    if numbers.len() < MAX_BUCKETS {
+        numbers.push(number);
+    } else {
+        *is_too_long = true;
     }
 }
 

@@ -106,45 +106,37 @@ pub(crate) enum Field<'a> {
 pub(crate) struct Malformed;
 
 /// The fields of a message in their order, each with its number; ends at the first that is malformed.
-pub(crate) fn fields(mut rest: &[u8]) -> impl Iterator<Item = Result<(u32, Field<'_>), Malformed>> {
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let field = take_field(&mut rest);
-        if field.is_none() {
-            rest = &[];
-        }
-        Some(field.ok_or(Malformed))
-    })
+pub(crate) fn fields(message: &[u8]) -> impl Iterator<Item = Result<(u32, Field<'_>), Malformed>> {
+    until_malformed(message, take_field)
 }
 
 /// Numbers of variable length, one behind the other, as a packed field has them; ends at the first that is malformed.
-pub(crate) fn varints(mut rest: &[u8]) -> impl Iterator<Item = Result<u64, Malformed>> {
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let number = take_varint(&mut rest);
-        if number.is_none() {
-            rest = &[];
-        }
-        Some(number.ok_or(Malformed))
-    })
+pub(crate) fn varints(packed: &[u8]) -> impl Iterator<Item = Result<u64, Malformed>> {
+    until_malformed(packed, take_varint)
 }
 
 /// Messages one behind the other, each behind its length; ends at the first that is malformed.
-pub(crate) fn length_prefixed(mut rest: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
+pub(crate) fn length_prefixed(messages: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
+    until_malformed(messages, |rest| {
+        let length = usize::try_from(take_varint(rest)?).ok()?;
+        take(rest, length)
+    })
+}
+
+/// Takes one after the other from the front, to the end of the bytes or the first that cannot be taken.
+fn until_malformed<'a, T>(
+    mut rest: &'a [u8],
+    take: impl Fn(&mut &'a [u8]) -> Option<T>,
+) -> impl Iterator<Item = Result<T, Malformed>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let message =
-            take_varint(&mut rest).and_then(|length| take(&mut rest, usize::try_from(length).ok()?));
-        if message.is_none() {
+        let taken = take(&mut rest);
+        if taken.is_none() {
             rest = &[];
         }
-        Some(message.ok_or(Malformed))
+        Some(taken.ok_or(Malformed))
     })
 }
 

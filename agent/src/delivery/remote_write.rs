@@ -206,8 +206,8 @@ impl RemoteWrite {
         Ok(Attempt { body, version: Version::V1, samples })
     }
 
-    /// Waits for something. What comes meanwhile goes to the disk where the receiver is away, or slow, or something waits there
-    /// already: a process can be killed at any time, and memory is small.
+    /// Waits for something. What comes meanwhile goes to the disk where the receiver is away, or slow, or memory is half full: a
+    /// process can be killed at any time, and memory is small.
     async fn beside<T>(
         &self,
         spool: &mut Option<Spool>,

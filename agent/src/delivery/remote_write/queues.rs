@@ -85,17 +85,13 @@ fn remove_others(root: &Path, kept: HashSet<&str>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use prometheus::IntCounter;
-
+    use super::super::Version;
     use super::super::queue::Next;
-    use super::super::{Lost, Version};
+    use super::super::queue::tests::lost;
     use super::*;
 
     fn queue(_: &str, folder: PathBuf) -> Queue {
-        let counter = || IntCounter::new("a", "b").unwrap();
-        let lost =
-            Lost { queue_full: counter(), spool_full: counter(), damaged: counter(), unsupported: counter() };
-        Queue::new(100, folder, lost)
+        Queue::new(100, folder, lost())
     }
 
     fn wanted(name: &str, destination: &str) -> Wanted {

@@ -30,16 +30,30 @@ struct Program {
 // === impl Program ===
 
 impl Program {
-    /// Starts it on a free port; `arguments` makes what stands behind its name.
-    fn start(name: impl AsRef<OsStr>, arguments: impl Fn(u16) -> Vec<String>) -> Self {
+    /// Starts it on a free port, and waits until it answers there with a page that says `ready`; `arguments` makes what
+    /// stands behind its name.
+    fn start(
+        name: impl AsRef<OsStr>,
+        arguments: impl Fn(u16) -> Vec<String>,
+        (path, ready): (&str, &str),
+    ) -> Self {
         let name = name.as_ref();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new(name);
-        let child = command.args(arguments(port)).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child =
-            child.unwrap_or_else(|error| panic!("cannot start {name:?}: {error}; .ci/run installs it"));
-        let program = Program { child, port };
-        eventually(&format!("{name:?} is up"), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let spawn = || {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let mut command = Command::new(name);
+            let child = command.args(arguments(port)).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+            let child =
+                child.unwrap_or_else(|error| panic!("cannot start {name:?}: {error}; .ci/run installs it"));
+            Program { child, port }
+        };
+        let mut program = spawn();
+        eventually(&format!("{name:?} is ready"), || {
+            // Between the choice of a port and its use another test may have taken it.
+            if program.child.try_wait().unwrap().is_some() {
+                program = spawn();
+            }
+            program.try_get(path).is_ok_and(|page| page.contains(ready))
+        });
         program
     }
 
@@ -61,7 +75,7 @@ impl Program {
     }
 
     fn ready(name: impl AsRef<OsStr>, config: &Path, directory: &Path, further: &[&str]) -> Self {
-        let prometheus = Self::start(name, |port| {
+        let arguments = |port| {
             let mut arguments = vec![
                 format!("--config.file={}", config.display()),
                 format!("--storage.tsdb.path={}", directory.join("prometheus").display()),
@@ -70,35 +84,40 @@ impl Program {
             ];
             arguments.extend(further.iter().map(|argument| (*argument).to_owned()));
             arguments
-        });
+        };
         // It listens before it answers queries.
-        eventually("prometheus is ready", || prometheus.get("/-/ready").contains("is Ready"));
-        prometheus
+        Self::start(name, arguments, ("/-/ready", "is Ready"))
     }
 
     fn victoria_metrics(directory: &Path) -> Self {
         let data = directory.join("victoria");
-        Self::start("victoria-metrics", |port| {
+        let arguments = |port| {
             vec![
                 format!("-storageDataPath={}", data.display()),
                 format!("-httpListenAddr=127.0.0.1:{port}"),
                 // It shows samples only when they are older than that.
                 "-search.latencyOffset=0s".to_owned(),
             ]
-        })
+        };
+        Self::start("victoria-metrics", arguments, ("/health", "OK"))
     }
 
     fn node_exporter() -> Self {
-        Self::start("prometheus-node-exporter", |port| vec![format!("--web.listen-address=127.0.0.1:{port}")])
+        let arguments = |port| vec![format!("--web.listen-address=127.0.0.1:{port}")];
+        Self::start("prometheus-node-exporter", arguments, ("/", "Node Exporter"))
     }
 
     /// The body of an answer to GET.
     fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").unwrap();
+        self.try_get(path).unwrap()
+    }
+
+    fn try_get(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n")?;
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
     }
 
     /// The instant vector that a query gives.

@@ -1,6 +1,7 @@
 //! What Kubernetes says about the pods of this node: one writer, any number of readers of the latest value.
 
 mod api;
+mod credentials;
 mod file;
 mod namespaces;
 mod owner;
@@ -10,6 +11,7 @@ mod retry;
 mod store;
 mod watch;
 
+pub use credentials::Credentials;
 pub use store::Store;
 
 use std::collections::BTreeMap;
@@ -37,6 +39,8 @@ pub struct Pod {
     pub ip: Option<String>,
     /// All its addresses, of which that is the first: one of each family.
     pub ips: Vec<IpAddr>,
+    /// Its node's address.
+    pub host_ip: Option<IpAddr>,
     /// Where it is in its life.
     pub phase: Phase,
     /// It has been told to end.

@@ -4,7 +4,9 @@ mod metrics;
 mod read;
 pub mod section;
 
-pub use metrics::{BasicAuth, MetricOutput, MetricSelect, Metrics, Normalize, Protocol, RemoteWrite};
+pub use metrics::{
+    BasicAuth, Kubelet, MetricOutput, MetricSelect, Metrics, Normalize, Protocol, RemoteWrite,
+};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

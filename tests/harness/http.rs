@@ -1,9 +1,11 @@
 //! As much of an HTTP/1.1 server as the harness needs: requests with a length, answers with a length, kept connections.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A request.
 #[derive(Clone, Debug, Default)]
@@ -31,22 +33,34 @@ pub struct Answer {
 
 /// Serves on a free port of the loopback interface, each connection on a thread of its own, until the test ends.
 pub fn serve(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    serve_on(TcpListener::bind("127.0.0.1:0").unwrap(), None, answer)
+}
+
+/// The same on a listener, and over TLS.
+pub fn serve_on(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let answer = Arc::new(answer);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let answer = answer.clone();
-            std::thread::spawn(move || connection(&stream, &*answer));
+            let (answer, tls) = (answer.clone(), tls.clone());
+            std::thread::spawn(move || {
+                stream.set_nodelay(true).unwrap();
+                match tls.map(|tls| ServerConnection::new(tls).unwrap()) {
+                    None => connection(stream, &*answer),
+                    Some(session) => connection(StreamOwned::new(session, stream), &*answer),
+                }
+            });
         }
     });
     address
 }
 
-fn connection(stream: &TcpStream, answer: &dyn Fn(&Request) -> Answer) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut writer = stream.try_clone()?;
+fn connection(stream: impl Read + Write, answer: &dyn Fn(&Request) -> Answer) -> io::Result<()> {
+    let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader)? {
         let Answer { status, headers, body } = answer(&request);
         let mut message = format!("HTTP/1.1 {status} -\r\ncontent-length: {}\r\n", body.len()).into_bytes();
@@ -55,7 +69,8 @@ fn connection(stream: &TcpStream, answer: &dyn Fn(&Request) -> Answer) -> io::Re
         }
         message.extend_from_slice(b"\r\n");
         message.extend_from_slice(&body);
-        writer.write_all(&message)?;
+        reader.get_mut().write_all(&message)?;
+        reader.get_mut().flush()?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod commands;
 mod compliance;
 mod faults;
 mod forward;
+mod kubelet;
 mod lifecycle;
 mod metrics;
 mod outputs;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::View;
 use crate::cluster::Pod;
-use crate::metrics::discover;
+use crate::metrics::discover::{self, Target};
 
 /// The newest scrape has brought a page.
 pub(super) const UP: &str = "up";
@@ -29,7 +29,7 @@ pub struct Targets {
 pub struct TargetStatus {
     /// Where it is scraped; empty where nothing is.
     pub url: String,
-    /// Namespace.
+    /// Namespace; like pod and UID empty for the kubelet.
     pub namespace: String,
     /// Pod name.
     pub pod: String,
@@ -53,7 +53,11 @@ pub struct TargetStatus {
 
 pub(super) fn targets(view: &View) -> Targets {
     let pods = view.pods.present();
-    let mut targets: Vec<TargetStatus> = pods.iter().flat_map(|pod| of_pod(view, pod)).collect();
+    let of_kubelet = discover::kubelet_targets(&pods, &view.config);
+    let of_kubelet = of_kubelet.iter().filter(|_| !view.config.metrics.outputs.is_empty());
+    let of_kubelet = of_kubelet.map(|target| scraped(view, target, &Pod::default()));
+    let of_pods = pods.iter().flat_map(|pod| of_pod(view, pod));
+    let mut targets: Vec<TargetStatus> = of_kubelet.chain(of_pods).collect();
     let key = |one: &TargetStatus| (one.namespace.clone(), one.pod.clone(), one.url.clone());
     targets.sort_by_cached_key(key);
     Targets { targets }
@@ -62,19 +66,6 @@ pub(super) fn targets(view: &View) -> Targets {
 /// What there is of a pod.
 pub(super) fn of_pod(view: &View, pod: &Pod) -> Vec<TargetStatus> {
     let found = discover::targets(pod, &view.config);
-    let status = |url: String, state: &str, reason: String| TargetStatus {
-        url,
-        namespace: pod.namespace.clone(),
-        pod: pod.name.clone(),
-        uid: pod.uid.clone(),
-        labels: BTreeMap::new(),
-        state: state.to_owned(),
-        reason,
-        last_scrape: None,
-        last_error: None,
-        samples: 0,
-        series: 0,
-    };
     let outputs = &view.config.metrics.outputs;
     let is_taken = outputs.iter().any(|output| output.matching.takes(&pod.namespace, &pod.labels));
     let out = if outputs.is_empty() {
@@ -86,24 +77,9 @@ pub(super) fn of_pod(view: &View, pod: &Pod) -> Vec<TargetStatus> {
     } else {
         None
     };
-    let scraped = found.targets.iter().map(|target| {
-        if let Some(reason) = out {
-            return status(target.url(), SKIPPED, reason.to_owned());
-        }
-        let known = view.states.get(&target.key).unwrap_or_default();
-        let state = match (&known.last_scrape, &known.last_error) {
-            (None, _) => WAITING,
-            (Some(_), None) => UP,
-            (Some(_), Some(_)) => DOWN,
-        };
-        TargetStatus {
-            labels: target.labels.iter().cloned().collect(),
-            last_scrape: known.last_scrape,
-            last_error: known.last_error,
-            samples: known.samples,
-            series: known.series,
-            ..status(target.url(), state, String::new())
-        }
+    let scraped = found.targets.iter().map(|target| match out {
+        Some(reason) => status(pod, target.url(), SKIPPED, reason.to_owned()),
+        None => scraped(view, target, pod),
     });
     let skipped = found.skipped.iter().map(|skipped| {
         let of = skipped
@@ -111,7 +87,40 @@ pub(super) fn of_pod(view: &View, pod: &Pod) -> Vec<TargetStatus> {
             .as_ref()
             .map(|container| format!("container {container}: "))
             .unwrap_or_default();
-        status(String::new(), SKIPPED, format!("{of}{}", skipped.reason))
+        status(pod, String::new(), SKIPPED, format!("{of}{}", skipped.reason))
     });
     scraped.chain(skipped).collect()
+}
+
+fn scraped(view: &View, target: &Target, pod: &Pod) -> TargetStatus {
+    let known = view.states.get(&target.key).unwrap_or_default();
+    let state = match (&known.last_scrape, &known.last_error) {
+        (None, _) => WAITING,
+        (Some(_), None) => UP,
+        (Some(_), Some(_)) => DOWN,
+    };
+    TargetStatus {
+        labels: target.labels.iter().cloned().collect(),
+        last_scrape: known.last_scrape,
+        last_error: known.last_error,
+        samples: known.samples,
+        series: known.series,
+        ..status(pod, target.url(), state, String::new())
+    }
+}
+
+fn status(pod: &Pod, url: String, state: &str, reason: String) -> TargetStatus {
+    TargetStatus {
+        url,
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        uid: pod.uid.clone(),
+        labels: BTreeMap::new(),
+        state: state.to_owned(),
+        reason,
+        last_scrape: None,
+        last_error: None,
+        samples: 0,
+        series: 0,
+    }
 }

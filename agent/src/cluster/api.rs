@@ -106,6 +106,8 @@ struct Status {
     pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
     pod_ips: Vec<PodIp>,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<String>,
     phase: Phase,
     init_container_statuses: Vec<ContainerStatus>,
     container_statuses: Vec<ContainerStatus>,
@@ -189,6 +191,7 @@ impl ApiPod {
             namespace: metadata.namespace,
             name: metadata.name,
             ips: addresses(&status.pod_ips, status.pod_ip.as_deref()),
+            host_ip: status.host_ip.and_then(|ip| ip.parse().ok()),
             ip: status.pod_ip,
             phase: status.phase,
             deleting: metadata.deletion_timestamp.is_some(),

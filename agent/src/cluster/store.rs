@@ -130,7 +130,7 @@ impl Store {
     }
 
     /// A whole list was seen: what is not in it is deleted.
-    pub(super) fn replace(&self, listed: Vec<Pod>) {
+    pub(crate) fn replace(&self, listed: Vec<Pod>) {
         let present: HashSet<String> = listed.iter().map(|pod| pod.uid.clone()).collect();
         let mut pods = self.lock();
         let mut changed = false;

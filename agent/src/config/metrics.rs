@@ -35,6 +35,7 @@ pub struct Metrics {
     pub normalize: Normalize,
     pub native_histograms: bool,
     pub containers: bool,
+    pub kubelet: Kubelet,
     pub external_labels: BTreeMap<String, String>,
     pub outputs: Vec<MetricOutput>,
 }
@@ -78,6 +79,20 @@ pub enum Normalize {
     None,
     /// Those of Rust's web frameworks.
     Rust,
+}
+
+/// Which pages of the kubelet are scraped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kubelet {
+    /// None.
+    None,
+    /// Processor time and memory of containers, pods and the node.
+    Resource,
+    /// All that cAdvisor knows of the node's control groups.
+    Cadvisor,
+    /// Both.
+    All,
 }
 
 /// The version of remote write.

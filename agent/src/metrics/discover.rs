@@ -3,6 +3,7 @@
 //! Pure: a pod as Kubernetes describes it and the operator's settings in, targets and reasons out. A pod is known by its
 //! UID, since its name and its address may be another's tomorrow.
 
+mod kubelet;
 mod ports;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use sidelight_contract::annotations::{MetricAnnotations, Port, Scheme, metric_an
 
 use crate::cluster::{Container, ContainerKind, Phase, Pod};
 use crate::config::{Config, MetricSelect};
+pub use crate::metrics::discover::kubelet::kubelet_targets;
 use crate::metrics::discover::ports::{Chosen, NoPort, choose};
 
 /// What an annotated interval is kept within: below, scraping costs more than it tells; above, a series would be stale
@@ -38,7 +40,7 @@ pub struct Target {
 /// What makes a target the same as before.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetKey {
-    /// The pod's UID.
+    /// The pod's UID; empty for the kubelet.
     pub uid: String,
     /// TCP port.
     pub port: u16,

@@ -16,12 +16,15 @@ use flate2::write::MultiGzDecoder;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT,
+};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use sidelight_contract::annotations::Scheme;
 use tokio::net::TcpStream;
 
+use crate::cluster::Credentials;
 use crate::delivery;
 use crate::metrics::discover::Target;
 
@@ -43,12 +46,14 @@ pub struct Client {
     /// Bytes of a page, before and after it is unpacked.
     body_limit: usize,
     tls: Arc<rustls::ClientConfig>,
+    /// For the kubelet, and for nobody else.
+    credentials: Option<Credentials>,
     connection: Option<SendRequest<Empty<Bytes>>>,
 }
 
 /// Which pages are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Formats {
     /// Text, of either format.
     Text,
     /// Native histograms, which only protobuf has.
@@ -58,6 +63,9 @@ pub enum Wanted {
 /// Why there is no page. The text is for the pod's owner.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeError {
+    /// There is nothing to show who asks.
+    #[error("{0}")]
+    Credentials(String),
     /// Nobody listens, or nobody answers.
     #[error("cannot connect: {0}")]
     Connect(io::Error),
@@ -109,7 +117,13 @@ struct Limited<'a> {
 impl Client {
     /// Not yet connected.
     pub fn new(timeout: Duration, body_limit: usize, tls: Arc<rustls::ClientConfig>) -> Self {
-        Client { timeout, body_limit, tls, connection: None }
+        Client { timeout, body_limit, tls, credentials: None, connection: None }
+    }
+
+    /// One that says who asks: for the kubelet, at the address that the API server gives for the node.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Credentials) -> Self {
+        Client { credentials: Some(credentials), ..self }
     }
 
     /// Reads the target's page into `page`, which is emptied before, as far as there is room; gives its content type.
@@ -119,13 +133,13 @@ impl Client {
     pub async fn scrape(
         &mut self,
         target: &Target,
-        wanted: Wanted,
+        formats: Formats,
         page: &mut Vec<u8>,
         room: &mut (dyn Room + Send),
     ) -> Result<Option<String>, ScrapeError> {
         page.clear();
         let timeout = self.timeout.min(target.interval);
-        let result = tokio::time::timeout(timeout, self.fetch(target, wanted, timeout, page, room)).await;
+        let result = tokio::time::timeout(timeout, self.fetch(target, formats, timeout, page, room)).await;
         let result = result.unwrap_or(Err(ScrapeError::Timeout(timeout)));
         if result.is_err() {
             self.connection = None;
@@ -136,27 +150,25 @@ impl Client {
     async fn fetch(
         &mut self,
         target: &Target,
-        wanted: Wanted,
+        formats: Formats,
         timeout: Duration,
         page: &mut Vec<u8>,
         room: &mut (dyn Room + Send),
     ) -> Result<Option<String>, ScrapeError> {
         let kept = self.connection.take();
         let response = match kept {
-            Some(connection) => match self.ask(connection, target, wanted, timeout).await {
+            Some(connection) => match self.ask(connection, target, formats, timeout).await {
                 Ok(response) => response,
                 // Servers close idle connections, and may do so just now.
-                Err(error) if is_closed(&error) => self.ask_anew(target, wanted, timeout).await?,
+                Err(error) if is_closed(&error) => self.ask_anew(target, formats, timeout).await?,
                 Err(error) => return Err(error),
             },
-            None => self.ask_anew(target, wanted, timeout).await?,
+            None => self.ask_anew(target, formats, timeout).await?,
         };
         if response.status() != StatusCode::OK {
             return Err(ScrapeError::Status(response.status()));
         }
-        let text = |name| {
-            response.headers().get(name).and_then(|value: &hyper::header::HeaderValue| value.to_str().ok())
-        };
+        let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let content_type = text(CONTENT_TYPE).map(str::to_owned);
         let page = Limited { page, limit: self.body_limit, room };
         let page = match text(CONTENT_ENCODING) {
@@ -171,7 +183,7 @@ impl Client {
     async fn ask_anew(
         &mut self,
         target: &Target,
-        wanted: Wanted,
+        formats: Formats,
         timeout: Duration,
     ) -> Result<Response<Incoming>, ScrapeError> {
         let stream = TcpStream::connect(target.address).await.map_err(ScrapeError::Connect)?;
@@ -184,24 +196,31 @@ impl Client {
                 connected(connector.connect(name, stream).await.map_err(ScrapeError::Connect)?).await?
             }
         };
-        self.ask(connection, target, wanted, timeout).await
+        self.ask(connection, target, formats, timeout).await
     }
 
     async fn ask(
         &mut self,
         mut connection: SendRequest<Empty<Bytes>>,
         target: &Target,
-        wanted: Wanted,
+        formats: Formats,
         timeout: Duration,
     ) -> Result<Response<Incoming>, ScrapeError> {
-        let request = Request::get(&target.key.path)
+        let mut request = Request::get(&target.key.path)
             .header(HOST, target.address.to_string())
-            .header(ACCEPT, if wanted == Wanted::Text { TEXTS } else { WITH_PROTOBUF })
+            .header(ACCEPT, if formats == Formats::Text { TEXTS } else { WITH_PROTOBUF })
             .header(ACCEPT_ENCODING, ACCEPTED_ENCODINGS)
             .header(USER_AGENT, delivery::USER_AGENT)
             .header("X-Prometheus-Scrape-Timeout-Seconds", Seconds(timeout).to_string())
             .body(Empty::new())
             .map_err(|error| ScrapeError::Encoding(error.to_string()))?;
+        if let Some(credentials) = &self.credentials {
+            let token = credentials.token().map_err(ScrapeError::Credentials)?;
+            let bearer = HeaderValue::try_from(format!("Bearer {token}"));
+            let mut bearer = bearer.map_err(|_| ScrapeError::Credentials("the token is none".to_owned()))?;
+            bearer.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, bearer);
+        }
         connection.ready().await?;
         let response = connection.send_request(request).await?;
         self.connection = Some(connection);

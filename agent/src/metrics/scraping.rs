@@ -18,9 +18,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::cluster::{Pod, Store};
-use crate::config::Config;
-use crate::metrics::discover::{Target, TargetKey, targets};
+use crate::cluster::{Credentials, Pod, Store};
+use crate::config::{Config, Kubelet};
+use crate::metrics::discover::{Target, TargetKey, kubelet_targets, targets};
 use crate::metrics::outputs::Output;
 use crate::metrics::scraping::page::Scraper;
 pub use crate::metrics::scraping::pages::Pages;
@@ -58,6 +58,24 @@ enum End {
     Gone,
 }
 
+/// A target that is to be scraped.
+#[derive(Clone)]
+struct Wanted {
+    target: Target,
+    /// Indices of those that get its samples.
+    outputs: Vec<usize>,
+    /// Whose share of memory and series it takes.
+    namespace: String,
+    /// Where it is the kubelet's.
+    kubelet: Option<Arc<OfKubelet>>,
+}
+
+/// What a scrape of the kubelet needs beside.
+struct OfKubelet {
+    credentials: Credentials,
+    pods: Store,
+}
+
 struct Running {
     target: Target,
     outputs: Vec<usize>,
@@ -69,6 +87,8 @@ struct Running {
 /// The tasks.
 #[derive(Default)]
 struct Tasks {
+    /// Where its pages are wanted.
+    kubelet: Option<Arc<OfKubelet>>,
     set: JoinSet<()>,
     running: HashMap<TargetKey, Running>,
     /// Those that have been told to end: the next task of the same target waits for it, so that its samples come later.
@@ -79,6 +99,10 @@ struct Tasks {
 pub async fn run(shared: Arc<Shared>, pods: Store, mut stop: watch::Receiver<Option<Instant>>) {
     let mut changes = pods.changes();
     let mut tasks = Tasks::default();
+    if shared.config.metrics.kubelet != Kubelet::None {
+        let credentials = Credentials::infer().await;
+        tasks.kubelet = Some(Arc::new(OfKubelet { credentials, pods: pods.clone() }));
+    }
     for index in 0..shared.outputs.len() {
         tasks.set.spawn(flush(shared.clone(), index));
     }
@@ -118,33 +142,41 @@ async fn flush(shared: Arc<Shared>, index: usize) {
 impl Tasks {
     /// Begins and ends tasks by what Kubernetes says now.
     fn follow(&mut self, shared: &Arc<Shared>, pods: &Store) {
-        let mut wanted = BTreeMap::new();
-        let mut last = HashSet::new();
-        for pod in pods.present() {
-            let outputs = shared.outputs_of(&pod);
-            for target in targets(&pod, &shared.config).targets {
+        let (mut wanted, mut last) = (BTreeMap::new(), HashSet::new());
+        let present = pods.present();
+        for pod in &present {
+            let outputs = shared.outputs_of(pod);
+            for target in targets(pod, &shared.config).targets {
                 if pod.deleting {
                     last.insert(target.key);
                 } else if !outputs.is_empty() {
-                    wanted.insert(target.key.clone(), (target, outputs.clone(), pod.namespace.clone()));
+                    let (outputs, namespace) = (outputs.clone(), pod.namespace.clone());
+                    let key = target.key.clone();
+                    wanted.insert(key, Wanted { target, outputs, namespace, kubelet: None });
                 }
             }
+        }
+        for target in kubelet_targets(&present, &shared.config) {
+            let (outputs, kubelet) = ((0..shared.outputs.len()).collect(), self.kubelet.clone());
+            let wanted_one = Wanted { target, outputs, namespace: String::new(), kubelet };
+            wanted.insert(wanted_one.target.key.clone(), wanted_one);
         }
         self.ending.retain(|_, over| matches!(over.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
         let is_over = |key: &TargetKey, running: &mut Running| {
             !wanted
                 .get(key)
-                .is_some_and(|(target, outputs, _)| *target == running.target && *outputs == running.outputs)
+                .is_some_and(|wanted| wanted.target == running.target && wanted.outputs == running.outputs)
         };
         for (key, running) in self.running.extract_if(is_over) {
             let end = if last.contains(&key) { End::Final } else { End::Gone };
             let _ = running.end.send(end);
             self.ending.insert(key, running.over);
         }
-        for (key, (target, outputs, namespace)) in wanted {
+        for (key, wanted) in wanted {
             if !self.running.contains_key(&key) {
                 let before = self.ending.remove(&key);
-                let scraper = Scraper::new(shared.clone(), target.clone(), &namespace, outputs.clone());
+                let (target, outputs) = (wanted.target.clone(), wanted.outputs.clone());
+                let scraper = Scraper::new(shared.clone(), wanted);
                 let ((end, told), (ends, over)) = (watch::channel(End::NotYet), oneshot::channel());
                 self.set.spawn(follow(scraper, told, before, ends));
                 self.running.insert(key, Running { target, outputs, end, over });

@@ -132,8 +132,8 @@ struct Slot {
     labels: Option<SeriesLabels>,
     /// The newest scrape that had it.
     scrape: u32,
-    /// Its newest sample had a time of its own: such series end without a mark.
-    is_timed: bool,
+    /// Nobody is told that it has ended: its newest sample had a time of its own.
+    ends_unmarked: bool,
     /// It says when others began.
     dates_others: bool,
 }
@@ -218,7 +218,7 @@ impl SeriesCache {
         } else {
             self.forget_page();
             // Nobody has been told of those.
-            added.iter().for_each(|new| self.slots[*new as usize].is_timed = true);
+            added.iter().for_each(|new| self.slots[*new as usize].ends_unmarked = true);
         }
         self.starts.forget();
         let (before, slots, free) = (self.len(), &mut self.slots, &mut self.free);
@@ -228,7 +228,7 @@ impl SeriesCache {
                 return true;
             }
             if let Some(labels) = known.labels.take()
-                && !known.is_timed
+                && !known.ends_unmarked
             {
                 stale(labels);
             }
@@ -304,7 +304,7 @@ impl SeriesCache {
             text,
             labels: Some(labels),
             scrape: self.scrape.wrapping_sub(1),
-            is_timed: false,
+            ends_unmarked: false,
             dates_others: family.dates_others(&series.name),
         }))
     }

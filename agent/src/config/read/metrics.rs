@@ -11,7 +11,9 @@ use super::outputs::{matching, secret, tls, unique_names};
 use super::relabel::{external_labels, relabel};
 use super::{MINUTES, globs};
 use crate::config::section::{Mistakes, Section, format_duration};
-use crate::config::{BasicAuth, MetricOutput, MetricSelect, Metrics, Normalize, Protocol, RemoteWrite};
+use crate::config::{
+    BasicAuth, Kubelet, MetricOutput, MetricSelect, Metrics, Normalize, Protocol, RemoteWrite,
+};
 use crate::delivery::secret::Secret;
 use crate::delivery::tls::connector;
 
@@ -43,6 +45,13 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
         }),
         native_histograms: section.flag("native_histograms", false, mistakes),
         containers: section.flag("containers", true, mistakes),
+        kubelet: section.read("kubelet", Kubelet::None, mistakes, |text| match text {
+            "none" => Ok(Kubelet::None),
+            "resource" => Ok(Kubelet::Resource),
+            "cadvisor" => Ok(Kubelet::Cadvisor),
+            "all" => Ok(Kubelet::All),
+            other => Err(format!("{other:?} is not allowed: none, resource, cadvisor or all")),
+        }),
         external_labels: external_labels(&mut section, mistakes),
         outputs: outputs(&mut section, files, mistakes),
     };

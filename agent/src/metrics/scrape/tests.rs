@@ -73,7 +73,7 @@ impl Server {
         let mut page = b"of an earlier target".to_vec();
         let content_type = self
             .client()
-            .scrape(&self.target, Wanted::Text, &mut page, &mut Endless)
+            .scrape(&self.target, Formats::Text, &mut page, &mut Endless)
             .await
             .map_err(|error| error.to_string())?;
         Ok((page, content_type))
@@ -97,7 +97,7 @@ async fn a_page_comes_over_a_connection_that_is_kept() {
     let (mut client, mut page) = (server.client(), Vec::new());
     for _ in 0..3 {
         let content_type =
-            client.scrape(&server.target, Wanted::Text, &mut page, &mut Endless).await.unwrap();
+            client.scrape(&server.target, Formats::Text, &mut page, &mut Endless).await.unwrap();
         assert_eq!(
             (page.as_slice(), content_type.as_deref()),
             (&b"a 1\n"[..], Some("text/plain; version=0.0.4"))
@@ -120,7 +120,10 @@ async fn a_server_that_closes_the_kept_connection_is_asked_again() {
     let server = Server::with(answer("200 OK", b"a 1\n"), true).await;
     let (mut client, mut page) = (server.client(), Vec::new());
     for scrapes in 1..4 {
-        assert_eq!(client.scrape(&server.target, Wanted::Text, &mut page, &mut Endless).await.unwrap(), None);
+        assert_eq!(
+            client.scrape(&server.target, Formats::Text, &mut page, &mut Endless).await.unwrap(),
+            None
+        );
         assert_eq!(server.connections.load(Ordering::SeqCst), scrapes);
     }
 }

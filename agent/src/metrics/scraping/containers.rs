@@ -63,6 +63,7 @@ fn begin(shared: &Arc<Shared>, pod: &Pod, way: &Way) -> Feed {
     let labels = TargetLabels {
         labels: way.labels.clone(),
         honor: false,
+        pods: None,
         config: shared.config.clone(),
         symbols: shared.symbols.clone(),
     };

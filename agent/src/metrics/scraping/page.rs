@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::feed::{Clock, Feed};
-use super::{Shared, State};
+use super::{Shared, State, Wanted};
 use crate::metrics::discover::Target;
 use crate::metrics::exposition::{Dialect, protobuf};
-use crate::metrics::scrape::{Client, Wanted};
+use crate::metrics::scrape::{Client, Formats};
 use crate::metrics::series::{Counts, SeriesLabels, TargetLabels};
 
 /// The series that a scrape makes itself, as Prometheus calls them.
@@ -36,23 +36,29 @@ pub(super) struct Scraper {
 // === impl Scraper ===
 
 impl Scraper {
-    /// Of a pod in this namespace.
-    pub(super) fn new(shared: Arc<Shared>, target: Target, namespace: &str, outputs: Vec<usize>) -> Self {
+    /// Of a pod, or of the kubelet, whose series go to outputs each for itself.
+    pub(super) fn new(shared: Arc<Shared>, wanted: Wanted) -> Self {
+        let Wanted { target, outputs, namespace, kubelet } = wanted;
         let labels = TargetLabels {
             labels: target.labels.clone(),
             honor: target.honor_labels,
+            pods: kubelet.as_ref().map(|kubelet| kubelet.pods.clone()),
             config: shared.config.clone(),
             symbols: shared.symbols.clone(),
         };
         let metrics = &shared.config.metrics;
         let body_limit = usize::try_from(metrics.body_limit).unwrap_or(usize::MAX);
+        let mut client = Client::new(metrics.timeout, body_limit, shared.tls.clone());
+        if let Some(kubelet) = kubelet {
+            client = client.with_credentials(kubelet.credentials.clone());
+        }
         Scraper {
-            client: Client::new(metrics.timeout, body_limit, shared.tls.clone()),
+            client,
             own: OWN.map(|name| labels.of_own(name)),
-            feed: Feed::new(shared.clone(), target.url(), labels, namespace, outputs),
+            feed: Feed::new(shared.clone(), target.url(), labels, &namespace, outputs),
             clock: Clock::default(),
             is_mistyped: false,
-            namespace: namespace.to_owned(),
+            namespace,
             shared,
             target,
         }
@@ -66,16 +72,16 @@ impl Scraper {
     pub(super) async fn scrape(&mut self) {
         let (begun, time) = (Instant::now(), self.clock.next());
         let (mut page, mut room) = self.shared.pages.take(&self.namespace);
-        let wanted = if self.feed.takes_histograms() { Wanted::WithHistograms } else { Wanted::Text };
-        let result = self.client.scrape(&self.target, wanted, &mut page, &mut room).await;
+        let formats = if self.feed.takes_histograms() { Formats::WithHistograms } else { Formats::Text };
+        let result = self.client.scrape(&self.target, formats, &mut page, &mut room).await;
         let result = result.map_err(|error| error.to_string());
         let result = result.and_then(|content_type| {
             let is_text =
                 !content_type.as_deref().is_some_and(|name| name.starts_with(protobuf::CONTENT_TYPE));
-            let counts = match wanted {
+            let counts = match formats {
                 _ if is_text => self.feed.read(&page).map_err(|fault| fault.to_string())?,
-                Wanted::WithHistograms => self.feed.read_protobuf(&page)?,
-                Wanted::Text => return Err("the page is in protobuf, which was not asked for".to_owned()),
+                Formats::WithHistograms => self.feed.read_protobuf(&page)?,
+                Formats::Text => return Err("the page is in protobuf, which was not asked for".to_owned()),
             };
             Ok((counts, is_text, content_type))
         });

@@ -1,7 +1,9 @@
 //! The labels of a series: its own and its target's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::cluster::Store;
 use crate::config::{Config, Normalize};
 use crate::metrics::exposition::{Kind, Series};
 use crate::metrics::normalize::normalize;
@@ -21,6 +23,10 @@ pub struct TargetLabels {
     pub labels: Vec<(String, String)>,
     /// Whether a series's own label wins; else it becomes `exported_NAME`.
     pub honor: bool,
+    /// Where a page has series of many pods, which the kubelet's have: the pods. Whose a series is, its own labels say, and it
+    /// goes to the outputs that get the samples of that pod. Its samples have times of their own, and it is told all the same
+    /// that it has ended: containers come and go.
+    pub pods: Option<Store>,
     /// `metrics.normalize`, `relabel` and `external_labels`.
     pub config: Arc<Config>,
     /// Where texts are held.
@@ -37,7 +43,8 @@ type Relabelled = Vec<(usize, Option<LabelSymbols>)>;
 pub struct SeriesLabels {
     /// What the series is, and what an output without rules gets.
     pub plain: LabelSymbols,
-    /// For the outputs with rules, by index: none where they drop it. Mostly there are no such outputs.
+    /// For the outputs with rules, and those that do not get it, by index: none where it is dropped. Mostly there are no
+    /// such outputs.
     relabelled: Option<Box<Relabelled>>,
     /// What its page says of it.
     pub metadata: Metadata,
@@ -47,7 +54,7 @@ pub struct SeriesLabels {
 // === impl SeriesLabels ===
 
 impl SeriesLabels {
-    /// What an output gets; none where its rules drop the series.
+    /// What an output gets; none where it does not get the series.
     pub fn for_output(&self, output: usize) -> Option<&[Symbol]> {
         match self.relabelled.iter().flat_map(|all| all.iter()).find(|(index, _)| *index == output) {
             Some((_, relabelled)) => relabelled.as_deref(),
@@ -85,8 +92,9 @@ impl Drop for SeriesLabels {
 // === impl TargetLabels ===
 
 impl TargetLabels {
-    /// The labels of a series. None when a rule of `metrics.relabel` drops it, or has left it without a name.
+    /// The labels of a series. None when nobody gets it: a rule of `metrics.relabel` drops it, or has left it without a name.
     pub(super) fn of(&self, series: &Series<'_>, family: &Family<'_>) -> Option<SeriesLabels> {
+        let excluded = self.excluded(series)?;
         let mut labels = self.merge(unreserved(series.name.to_string()), series);
         if self.config.metrics.normalize == Normalize::Rust {
             normalize(&mut labels);
@@ -97,16 +105,36 @@ impl TargetLabels {
         if let Some(name) = labels.get_mut("__name__") {
             *name = unreserved(std::mem::take(name));
         }
-        Some(self.finish(labels, |table| family.metadata(&series.name, table)))
+        Some(self.finish(labels, &excluded, |table| family.metadata(&series.name, table)))
     }
 
     /// The labels of a series that the scrape itself makes, `up` for example. Only the rules of outputs apply to them.
     pub fn of_own(&self, name: &str) -> SeriesLabels {
-        self.finish(self.merge(name.to_owned(), &Series::default()), |table| Metadata {
+        let series = Series::default();
+        let excluded = self.excluded(&series).unwrap_or_default();
+        self.finish(self.merge(name.to_owned(), &series), &excluded, |table| Metadata {
             kind: Some(Kind::Gauge),
             help: table.hold(""),
             unit: table.hold(""),
         })
+    }
+
+    /// Indices of the outputs that do not get a series of a page with many pods; none when its namespace is left out. What is
+    /// of no pod goes where pods of any name go.
+    fn excluded(&self, series: &Series<'_>) -> Option<Vec<usize>> {
+        let Some(pods) = &self.pods else { return Some(Vec::new()) };
+        let label =
+            |name| series.labels.iter().find(|(other, _)| other == name).map_or("", |(_, value)| value);
+        let (namespace, pod) = (label("namespace"), label("pod"));
+        let metrics = &self.config.metrics;
+        if !namespace.is_empty() && !metrics.namespaces.matches(namespace) {
+            return None;
+        }
+        let (found, unknown) = (pods.find(namespace, pod), BTreeMap::new());
+        let labels = found.first().map_or(&unknown, |pod| &pod.labels);
+        let outputs = metrics.outputs.iter().enumerate();
+        let excluded = outputs.filter(|(_, output)| !output.matching.takes(namespace, labels));
+        Some(excluded.map(|(index, _)| index).collect())
     }
 
     fn merge(&self, name: String, series: &Series<'_>) -> Labels {
@@ -133,17 +161,20 @@ impl TargetLabels {
     fn finish(
         &self,
         mut labels: Labels,
+        excluded: &[usize],
         metadata: impl FnOnce(&mut SymbolTable) -> Metadata,
     ) -> SeriesLabels {
         for (name, value) in &self.config.metrics.external_labels {
             labels.entry(name.clone()).or_insert_with(|| value.clone());
         }
         let outputs = self.config.metrics.outputs.iter().map(|output| &output.remote_write.relabel);
-        let with_rules = outputs.enumerate().filter(|(_, rules)| !rules.is_empty());
+        let apart =
+            outputs.enumerate().filter(|(index, rules)| !rules.is_empty() || excluded.contains(index));
         let mut table = self.symbols.lock();
-        let relabelled = with_rules.map(|(index, rules)| {
+        let relabelled = apart.map(|(index, rules)| {
             let mut labels = labels.clone();
-            (index, relabel(rules, &mut labels).then(|| held(&labels, &mut table)))
+            let is_got = !excluded.contains(&index) && relabel(rules, &mut labels);
+            (index, is_got.then(|| held(&labels, &mut table)))
         });
         let relabelled: Relabelled = relabelled.collect();
         SeriesLabels {
@@ -169,6 +200,7 @@ fn held(labels: &Labels, table: &mut SymbolTable) -> LabelSymbols {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::Pod;
     use crate::metrics::exposition::{Dialect, Line};
 
     /// The labels that come out, as `name=value`.
@@ -186,7 +218,7 @@ mod tests {
         let labels = target.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let text = format!("node: n\nlogs: {{ outputs: [ {{ stdout: {{}} }} ] }}\nmetrics: {{ {metrics} }}");
         let config = Arc::new(Config::parse(&text, &|_| None).unwrap());
-        TargetLabels { labels, honor, config, symbols: Symbols::default() }
+        TargetLabels { labels, honor, pods: None, config, symbols: Symbols::default() }
     }
 
     fn texts(labels: &TargetLabels, symbols: &[Symbol]) -> Vec<String> {
@@ -249,6 +281,34 @@ mod tests {
         assert_eq!(decoded(y.for_output(1).unwrap()), ["__name__=y"]);
         assert_eq!(decoded(labels.of_own("up").for_output(1).unwrap()), ["__name__=up"]);
     }
+
+    #[test]
+    fn a_series_of_many_pods_page_goes_where_its_pods_samples_go() {
+        let metrics = "namespaces: ['*', '!c'], outputs: [ { match: { namespaces: ['*', '!b'] }, remote_write: { url: 'http://a' } }, \
+                       { name: b, match: { namespaces: [a], labels: app=x }, remote_write: { url: 'http://b' } } ]";
+        let mut labels = labels_of(&[], false, metrics);
+        let pods = Store::new();
+        let pod = |namespace: &str, app: &str| Pod {
+            uid: format!("{namespace}-{app}"),
+            namespace: namespace.into(),
+            name: app.into(),
+            labels: [("app".into(), app.into())].into(),
+            ..Pod::default()
+        };
+        pods.replace(vec![pod("a", "x"), pod("a", "y"), pod("b", "x")]);
+        labels.pods = Some(pods);
+        let outputs = |series: &str| {
+            let labels = labels.of(&read(series), &Family::default())?;
+            Some([0, 1].map(|output| labels.for_output(output).is_some()))
+        };
+        assert_eq!(outputs(r#"m{namespace="a",pod="x"}"#), Some([true, true]));
+        assert_eq!(outputs(r#"m{namespace="a",pod="y"}"#), Some([true, false]));
+        assert_eq!(outputs(r#"m{namespace="a",pod="unknown"}"#), Some([true, false]));
+        assert_eq!(outputs(r#"m{namespace="b",pod="x"}"#), Some([false, false]));
+        assert_eq!(outputs(r#"m{namespace="c",pod="x"}"#), None);
+        assert_eq!(outputs("m"), Some([true, false]));
+    }
+
     #[test]
     fn a_series_that_goes_lets_go_of_its_texts() {
         let metrics = "outputs: [ { remote_write: { url: 'http://a', relabel: [ { action: labeldrop, regex: x } ] } } ]";

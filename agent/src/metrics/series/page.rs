@@ -114,8 +114,8 @@ impl SeriesCache {
         if std::mem::replace(&mut known.scrape, self.scrape) == self.scrape {
             return;
         }
-        known.is_timed = point.timestamp.is_some();
-        counts.timed |= known.is_timed;
+        counts.timed |= point.timestamp.is_some();
+        known.ends_unmarked = point.timestamp.is_some() && self.labels.pods.is_none();
         if known.dates_others {
             let table = self.labels.symbols.lock();
             self.starts.date(&self.slots, &self.points, point, !self.added.is_empty(), &table);

@@ -21,7 +21,7 @@ fn labelled_with(metrics: &str, limits: Arc<Limits>) -> SeriesCache {
     let text = format!("node: n\nlogs: {{ outputs: [ {{ stdout: {{}} }} ] }}\nmetrics: {{ {metrics} }}");
     let config = Arc::new(Config::parse(&text, &|_| None).unwrap());
     let labels = vec![("job".to_owned(), "j".to_owned())];
-    let labels = TargetLabels { labels, honor: false, config, symbols: Symbols::default() };
+    let labels = TargetLabels { labels, honor: false, pods: None, config, symbols: Symbols::default() };
     SeriesCache::new(labels, "ns", limits)
 }
 

@@ -5,7 +5,7 @@ mod read;
 pub mod section;
 
 pub use metrics::{
-    BasicAuth, Kubelet, MetricOutput, MetricSelect, Metrics, Normalize, Protocol, RemoteWrite,
+    BasicAuth, Kubelet, MetricOutput, MetricSelect, Metrics, Normalize, OAuth2, Protocol, RemoteWrite, SigV4,
 };
 
 use std::collections::BTreeMap;

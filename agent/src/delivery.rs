@@ -3,6 +3,7 @@
 pub mod chunk;
 pub mod compression;
 pub mod forward;
+pub mod http;
 pub mod memory;
 pub(crate) mod protobuf;
 pub mod remote_write;

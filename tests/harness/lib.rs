@@ -16,7 +16,9 @@ pub mod fault;
 pub mod forward_server;
 pub mod http;
 pub mod kubelet;
+pub mod proxy;
 pub mod remote_write_server;
+pub mod sigv4;
 pub mod tls;
 
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a failure is a failed test")]
 
 mod annotations;
+mod authorization;
 mod chaos;
 mod cluster;
 mod commands;

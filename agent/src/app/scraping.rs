@@ -156,7 +156,13 @@ fn destination(receiver: &config::RemoteWrite) -> String {
     let tenants = receiver.headers.iter().filter(|(name, _)| TENANT_HEADERS.contains(&&*name.to_lowercase()));
     let tenants = tenants.map(|(_, value)| value.reveal());
     let user = receiver.basic_auth.iter().map(|auth| auth.username.as_str());
-    std::iter::once(receiver.url.as_str()).chain(tenants).chain(user).collect::<Vec<_>>().join(" ")
+    let client = receiver.oauth2.iter().map(|auth| auth.client_id.as_str());
+    std::iter::once(receiver.url.as_str())
+        .chain(tenants)
+        .chain(user)
+        .chain(client)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn limits(metrics: &config::Metrics) -> Limits {

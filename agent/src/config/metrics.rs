@@ -63,6 +63,10 @@ pub struct RemoteWrite {
     pub basic_auth: Option<BasicAuth>,
     #[serde(skip)]
     pub bearer_token: Option<Secret>,
+    pub oauth2: Option<OAuth2>,
+    pub sigv4: Option<SigV4>,
+    #[serde(skip)]
+    pub proxy_url: Option<Secret>,
     pub tls: Tls,
     pub relabel: Vec<Rule>,
     #[serde(serialize_with = "duration")]
@@ -116,6 +120,34 @@ pub struct BasicAuth {
     pub username: String,
     #[serde(skip)]
     pub password: Option<Secret>,
+}
+
+/// Where a token is had, by OAuth 2.0's client credentials.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
+pub struct OAuth2 {
+    pub client_id: String,
+    #[serde(skip)]
+    pub client_secret: Option<Secret>,
+    pub token_url: String,
+    pub scopes: Vec<String>,
+    #[serde(serialize_with = "names")]
+    pub endpoint_params: BTreeMap<String, Secret>,
+    #[serde(skip)]
+    pub proxy_url: Option<Secret>,
+    pub tls: Tls,
+}
+
+/// Who signs a request to AWS; without a key, what AWS's own programs find.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
+pub struct SigV4 {
+    pub region: String,
+    pub access_key: String,
+    #[serde(skip)]
+    pub secret_key: Option<Secret>,
+    pub profile: String,
+    pub role_arn: String,
 }
 
 /// Which pods are scraped.

@@ -3,6 +3,7 @@
 mod metrics;
 mod outputs;
 mod relabel;
+mod remote_write;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! up; with 415, with 400, or with a success that does not say how much was written, a receiver shows that it does not know
 //! 2.0.
 
+mod authorization;
 mod downgrade;
 mod metrics;
 mod protocol;

@@ -4,22 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use base64::prelude::{BASE64_STANDARD, Engine};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-    USER_AGENT,
+    CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 
+use super::authorization::Authorization;
 use super::{Protocol, Version};
-use crate::delivery::secret::Secret;
-use crate::delivery::tls;
+use crate::delivery::http::{HttpClient, Proxy};
 use crate::{config, delivery};
 
 /// For one request, from connecting to the head of the answer.
@@ -32,9 +26,10 @@ const MAX_ERROR: usize = 4 << 10;
 /// Where requests go.
 pub(super) struct Receiver {
     pub(super) url: Uri,
-    /// The operator's, `Authorization` among them.
+    /// The operator's.
     headers: HeaderMap,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    authorization: Authorization,
+    client: HttpClient,
     protocol: Arc<Protocol>,
 }
 
@@ -59,16 +54,10 @@ impl Receiver {
     /// When the certificates that an https URL needs cannot be used.
     pub(super) fn new(config: &config::RemoteWrite, protocol: Arc<Protocol>) -> anyhow::Result<Self> {
         let url: Uri = config.url.parse().context("the URL was valid when the config was read")?;
-        let builder = HttpsConnectorBuilder::new();
-        let connector = if url.scheme_str() == Some("https") {
-            let connector = tls::connector(&config.tls)?;
-            builder.with_tls_config((**connector.config()).clone()).https_only().enable_http1().build()
-        } else {
-            let empty = tls::client()?.with_root_certificates(rustls::RootCertStore::empty());
-            builder.with_tls_config(empty.with_no_client_auth()).https_or_http().enable_http1().build()
-        };
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Receiver { url, headers: headers(config)?, client, protocol })
+        let proxy = config.proxy_url.as_ref().map(|url| Proxy::parse(url.reveal())).transpose();
+        let client = HttpClient::new(&url, &config.tls, proxy.map_err(anyhow::Error::msg)?)?;
+        let (headers, authorization) = (headers(config)?, Authorization::new(config)?);
+        Ok(Receiver { url, headers, authorization, client, protocol })
     }
 
     /// Sends a body of so many samples, once.
@@ -81,14 +70,24 @@ impl Receiver {
     }
 
     async fn post(&self, body: Bytes, version: Version) -> anyhow::Result<Response<Incoming>> {
-        let mut post = Request::post(&self.url)
+        let answer = self.post_once(body.clone(), version).await?;
+        // A token may end before its time.
+        if answer.status() == StatusCode::UNAUTHORIZED && self.authorization.refused() {
+            return self.post_once(body, version).await;
+        }
+        Ok(answer)
+    }
+
+    async fn post_once(&self, body: Bytes, version: Version) -> anyhow::Result<Response<Incoming>> {
+        let post = Request::post(&self.url)
             .header(CONTENT_TYPE, version.content_type())
             .header(CONTENT_ENCODING, "snappy")
-            .header(USER_AGENT, delivery::USER_AGENT)
-            .header("X-Prometheus-Remote-Write-Version", version.header())
-            .body(Full::new(body))?;
-        post.headers_mut().extend(self.headers.clone());
-        Ok(self.client.request(post).await?)
+            .header("X-Prometheus-Remote-Write-Version", version.header());
+        let (mut head, ()) = post.body(())?.into_parts();
+        head.headers.extend(self.headers.clone());
+        self.authorization.add(&mut head, &body).await?;
+        head.headers.insert(USER_AGENT, HeaderValue::from_static(delivery::USER_AGENT));
+        self.client.send(Request::from_parts(head, Full::new(body))).await
     }
 
     async fn outcome(&self, response: Response<Incoming>, version: Version, samples: u64) -> Outcome {
@@ -129,14 +128,6 @@ fn headers(config: &config::RemoteWrite) -> anyhow::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in &config.headers {
         headers.insert(HeaderName::try_from(name)?, HeaderValue::try_from(value.reveal())?);
-    }
-    let basic = config.basic_auth.as_ref().map(|auth| {
-        let password = auth.password.as_ref().map_or("", Secret::reveal);
-        format!("Basic {}", BASE64_STANDARD.encode(format!("{}:{password}", auth.username)))
-    });
-    let bearer = config.bearer_token.as_ref().map(|token| format!("Bearer {}", token.reveal()));
-    if let Some(authorization) = basic.or(bearer) {
-        headers.insert(AUTHORIZATION, HeaderValue::try_from(authorization)?);
     }
     headers.values_mut().for_each(|value| value.set_sensitive(true));
     Ok(headers)

@@ -1,0 +1,85 @@
+//! How a receiver is shown who sends: a header that stays, a token that is had from elsewhere, or a signature.
+
+mod oauth2;
+mod sigv4;
+
+use anyhow::Context;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::http::request::Parts;
+
+use crate::config::{self, BasicAuth};
+use crate::delivery::remote_write::authorization::oauth2::OAuth2;
+use crate::delivery::remote_write::authorization::sigv4::SigV4;
+use crate::delivery::secret::Secret;
+
+/// One of the ways that the config knows.
+pub(super) enum Authorization {
+    None,
+    Fixed(HeaderValue),
+    OAuth2(Box<OAuth2>),
+    SigV4(SigV4),
+}
+
+// === impl Authorization ===
+
+impl Authorization {
+    /// As the config has it.
+    ///
+    /// # Errors
+    /// When a secret cannot stand in a header, or a server of tokens has TLS that cannot be used.
+    pub(super) fn new(config: &config::RemoteWrite) -> anyhow::Result<Self> {
+        if let Some(oauth2) = &config.oauth2 {
+            return Ok(Authorization::OAuth2(Box::new(OAuth2::new(oauth2)?)));
+        }
+        if let Some(sigv4) = &config.sigv4 {
+            return Ok(Authorization::SigV4(SigV4::new(sigv4, config.proxy_url.as_ref())?));
+        }
+        let fixed = config.basic_auth.as_ref().map(basic);
+        let bearer = config.bearer_token.as_ref().map(|token| secret(format!("Bearer {}", token.reveal())));
+        Ok(fixed.or(bearer).transpose()?.map_or(Authorization::None, Authorization::Fixed))
+    }
+
+    /// Adds it to a request.
+    ///
+    /// # Errors
+    /// When there is no token, or no key, to be had now.
+    pub(super) async fn add(&self, head: &mut Parts, body: &Bytes) -> anyhow::Result<()> {
+        let value = match self {
+            Authorization::None => return Ok(()),
+            Authorization::Fixed(value) => value.clone(),
+            Authorization::OAuth2(oauth2) => {
+                oauth2.token().await.context("no token from oauth2.token_url")?
+            }
+            Authorization::SigV4(sigv4) => {
+                return sigv4.sign(head, body).await.context("the request cannot be signed");
+            }
+        };
+        head.headers.insert(AUTHORIZATION, value);
+        Ok(())
+    }
+
+    /// The receiver has not accepted it. Whether the next one is another.
+    pub(super) fn refused(&self) -> bool {
+        match self {
+            Authorization::OAuth2(oauth2) => oauth2.forget(),
+            _ => false,
+        }
+    }
+}
+
+fn basic(auth: &BasicAuth) -> anyhow::Result<HeaderValue> {
+    credentials(&auth.username, auth.password.as_ref().map_or("", Secret::reveal))
+}
+
+/// A user and a password as RFC 7617 has them.
+fn credentials(user: &str, password: &str) -> anyhow::Result<HeaderValue> {
+    secret(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
+}
+
+fn secret(text: String) -> anyhow::Result<HeaderValue> {
+    let mut value = HeaderValue::try_from(text).context("a secret with what no header may have")?;
+    value.set_sensitive(true);
+    Ok(value)
+}

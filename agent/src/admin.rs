@@ -23,8 +23,9 @@ use crate::delivery::memory::Share;
 use crate::delivery::remote_write::{self, Queue};
 use crate::delivery::status::{OutputState, OutputStatus};
 use crate::logs::container::Inventory;
+use crate::logs::events::{self, Events};
 use crate::metrics::containers;
-use crate::metrics::discover::pod_labels;
+use crate::metrics::discover::{pod_labels, workload_labels};
 use crate::metrics::scraping::States;
 
 /// `/livez` fails when a thread with work to do has made no step for so long.
@@ -71,6 +72,8 @@ pub struct View {
     pub sample_outputs: Vec<SampleOutputView>,
     /// What is known of each target.
     pub states: States,
+    /// Metrics from logs.
+    pub events: Events,
 }
 
 /// Whether the agent is alive and ready, and what it is doing: latest values.
@@ -200,7 +203,7 @@ fn answer_network(request: &Request, registry: &Registry, health: &Health) -> Re
             }
             Response::new(process::CONTENT_TYPE, process::encode(registry))
         }
-        "/metrics/containers" => match health.view().filter(|view| view.config.metrics.containers) {
+        "/metrics/containers" => match health.view().filter(|view| has_containers_page(view)) {
             Some(view) if !view.pods.synced() => unavailable("the pods of the node are not known yet\n"),
             Some(view) => Response::new(process::CONTENT_TYPE, containers_page(&view)),
             None => Response::not_found(),
@@ -211,11 +214,28 @@ fn answer_network(request: &Request, registry: &Registry, health: &Health) -> Re
     }
 }
 
+fn has_containers_page(view: &View) -> bool {
+    view.config.metrics.containers || view.config.logs.events
+}
+
 /// The node's own view, for whoever pulls.
 fn containers_page(view: &View) -> String {
-    let pods = view.pods.present();
-    let wanted = pods.iter().filter(|pod| view.config.metrics.namespaces.matches(&pod.namespace));
-    containers::page(&wanted.map(|pod| (&**pod, pod_labels(pod, &view.config))).collect::<Vec<_>>())
+    let Config { metrics, logs, .. } = &*view.config;
+    let mut page = String::new();
+    if metrics.containers {
+        let pods = view.pods.present();
+        let wanted = pods.iter().filter(|pod| metrics.namespaces.matches(&pod.namespace));
+        let pods: Vec<_> = wanted.map(|pod| (&**pod, pod_labels(pod, &view.config))).collect();
+        page += &containers::page(&pods);
+    }
+    if logs.events {
+        let mut counts = view.events.counts();
+        counts.retain(|(workload, _)| metrics.namespaces.matches(&workload.namespace));
+        page += &events::page(&counts, |workload| {
+            workload_labels(&workload.namespace, &workload.name, &view.config)
+        });
+    }
+    page
 }
 
 fn answer_api(request: &Request, health: &Health) -> Response {

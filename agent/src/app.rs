@@ -25,6 +25,7 @@ use crate::checkpoint::store::{DataDir, DataDirError, Saved};
 use crate::cluster;
 use crate::config::{Config, MetadataSource};
 use crate::delivery::remote_write;
+use crate::logs::events::Events;
 use crate::logs::metrics::LogMetrics;
 use crate::metrics::scraping::ScrapeMetrics;
 
@@ -40,6 +41,7 @@ pub struct Parts {
     pub(crate) registry: Registry,
     pub(crate) accounts: Accounts,
     pub(crate) metrics: LogMetrics,
+    pub(crate) events: Events,
     pub(crate) scrapes: ScrapeMetrics,
     pub(crate) remote_write: remote_write::Metrics,
     pub(crate) queues: remote_write::Queues,
@@ -71,6 +73,7 @@ impl Parts {
         Ok(Parts {
             accounts: Accounts::register(&registry)?,
             metrics: LogMetrics::register(&registry)?,
+            events: Events::default(),
             scrapes: ScrapeMetrics::register(&registry)?,
             remote_write: remote_write::Metrics::register(&registry)?,
             queues: remote_write::Queues::default(),

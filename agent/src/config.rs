@@ -123,6 +123,7 @@ pub struct Logs {
     pub redact: Vec<String>,
     pub drop: Vec<DropRule>,
     pub rate: Rate,
+    pub events: bool,
     pub outputs: Vec<Output>,
     /// Top-level keys that records have for themselves, those of `add` among them.
     #[serde(skip)]

@@ -9,6 +9,7 @@ pub mod container;
 pub mod cursor;
 pub mod discover;
 pub mod encode;
+pub mod events;
 pub mod generation;
 pub mod join;
 pub mod lane;

@@ -8,6 +8,7 @@ mod chaos;
 mod cluster;
 mod commands;
 mod compliance;
+mod events;
 mod faults;
 mod forward;
 mod kubelet;

@@ -110,8 +110,9 @@ impl Pipeline {
         let states = States::default();
         let scraping = ScrapingThreads::start(&config, parts, &states)?;
         let sample_outputs = scraping.iter().flat_map(|scraping| scraping.outputs.clone()).collect();
-        let view =
-            Arc::new(View { config: config.clone(), inventory, pods, outputs, sample_outputs, states });
+        let events = parts.events.clone();
+        let view = View { config: config.clone(), inventory, pods, outputs, sample_outputs, states, events };
+        let view = Arc::new(view);
         Ok(Pipeline {
             output_names: config.logs.outputs.iter().map(|output| output.name.clone()).collect(),
             discovery: Some(DiscoveryThread::start(
@@ -300,6 +301,7 @@ impl DiscoveryThread {
             saved,
             accounts: parts.accounts.clone(),
             metrics: parts.metrics.clone(),
+            events: parts.events.clone(),
             wake: wake.clone(),
             stop: stop.clone(),
             heartbeat: parts.health.heartbeats().register("discovery"),

@@ -13,9 +13,10 @@ use crate::app::Parts;
 use crate::config::{self, Config, QUEUE_BYTES};
 use crate::delivery::remote_write::{DropReason, Pipeline, Protocol, Queue, RemoteWrite, Wanted};
 use crate::delivery::status::OutputState;
+use crate::logs::events::Events;
 use crate::metrics::outputs::Output;
 use crate::metrics::scrape::any_certificate;
-use crate::metrics::scraping::{self, Pages, Shared, States};
+use crate::metrics::scraping::{self, Pages, Shared, States, WorkloadPages};
 use crate::metrics::series::Limits;
 use crate::metrics::symbols::Symbols;
 
@@ -71,6 +72,7 @@ impl ScrapingThreads {
             tls: any_certificate()?,
             limits: Arc::new(limits(&config.metrics)),
             pages: Pages::new(usize::try_from(config.metrics.body_limit).unwrap_or(usize::MAX)),
+            events: config.logs.events.then(|| workload_pages(&parts.events)),
         });
         let (stop, stopped) = watch::channel(None);
         let (pods, scrapes_stopped) = (parts.pods.clone(), stopped.clone());
@@ -111,6 +113,11 @@ impl ScrapingThreads {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+fn workload_pages(events: &Events) -> WorkloadPages {
+    let events = events.clone();
+    Arc::new(move || events.pages())
 }
 
 /// A thread that does this, with a runtime of its own.

@@ -188,6 +188,7 @@ fn logs(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes)
         redact: section.texts("redact", &[], mistakes),
         drop: drop_rules(&mut section, mistakes),
         rate: rate(section.section("rate", mistakes), mistakes),
+        events: section.flag("events", false, mistakes),
         outputs: outputs::outputs(&mut section, files, mistakes),
     };
     if RESERVED.contains(&logs.parse_into.as_str()) || logs.add.contains_key(&logs.parse_into) {

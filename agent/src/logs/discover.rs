@@ -26,11 +26,11 @@ use crate::config::Config;
 use crate::logs::container::{Container, Inventory};
 use crate::logs::discover::files::{directories, list_logs};
 use crate::logs::discover::settings::report_problems;
+use crate::logs::events::Events;
 use crate::logs::generation::Generation;
 use crate::logs::layout::ContainerPath;
 use crate::logs::metrics::LogMetrics;
 use crate::logs::open::Root;
-use crate::logs::settings::Settings;
 use crate::logs::watch::{Watcher, wait};
 use crate::wake::Wake;
 
@@ -54,6 +54,8 @@ pub struct Discovery {
     pub accounts: Accounts,
     /// Counters.
     pub metrics: LogMetrics,
+    /// Counters of records by level.
+    pub events: Events,
     /// Wakes this thread: pods have changed, or it shall stop.
     pub wake: Arc<Wake>,
     /// Set when it shall stop.
@@ -322,7 +324,7 @@ impl Tree {
         };
         let discovery = &self.discovery;
         let metadata = discovery.metadata(&path, false);
-        let settings = Settings::resolve(&discovery.config, &path, &metadata, &discovery.own_pod);
+        let settings = discovery.settings(&path, &metadata);
         report_problems(&path, &settings, &[]);
         let account = discovery.accounts.namespace(&path.namespace);
         let container = Arc::new(Container::new(Arc::new(path), directory, account, settings));

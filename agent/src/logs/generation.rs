@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use crate::checkpoint::account::NamespaceAccount;
-use crate::logs::generation::position::{HEADLESS, Position};
+use crate::logs::generation::position::{CountedEvents, HEADLESS, Position};
 use crate::logs::layout::{ContainerPath, LogName};
 use crate::logs::source::Source;
 use crate::logs::split::Stream;
@@ -40,6 +40,7 @@ pub struct Generation {
     /// Nobody reads beyond: where the file ended when the agent was told to stop.
     end: AtomicU64,
     positions: Box<[Position]>,
+    events: CountedEvents,
     /// What a checkpoint of another version or config has of it.
     unknown: OnceLock<Unknown>,
 }
@@ -82,6 +83,7 @@ impl Generation {
             given_up: AtomicBool::new(false),
             end: AtomicU64::new(u64::MAX),
             positions: (0..outputs).map(|_| Position::new()).collect(),
+            events: CountedEvents::default(),
             unknown: OnceLock::new(),
         }
     }
@@ -112,6 +114,7 @@ impl Generation {
         again.size = AtomicU64::new(self.size());
         again.listed = AtomicBool::new(self.is_listed());
         again.behind_gap = AtomicBool::new(self.is_behind_gap());
+        again.skip_events(self.events.offsets());
         again
     }
 
@@ -317,6 +320,16 @@ impl Generation {
         self.commit(output, offsets);
         self.set_read(output, self.acked(output));
         self.count_read(output);
+    }
+
+    /// Whether a record of a stream, or of none, that starts here is not counted as an event yet; now it is.
+    pub fn count_event(&self, stream: Option<Stream>, start: u64) -> bool {
+        self.events.is_new(stream, start)
+    }
+
+    /// Records before these offsets are counted as events already.
+    pub fn skip_events(&self, offsets: Offsets) {
+        self.events.skip_to(offsets);
     }
 
     /// Time of the newest record that an output has read, in seconds since the epoch.

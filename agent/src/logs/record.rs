@@ -165,6 +165,12 @@ impl<F: Format> RecordEncoder<F> {
         let content = Content { config, settings, fragment, record, text };
         let level = content.write(format, &mut lane.buffer, metrics);
         texts.trim(*max_record);
+        if let Some(events) = &settings.events {
+            let ((generation, start), stream) = (record.origin, (!record.raw).then_some(record.stream));
+            if generation.count_event(stream, start) {
+                events.count(level, record.content);
+            }
+        }
         if !record.raw && settings.drop.iter().any(|rule| rule.drops(record.content, level)) {
             lane.rollback();
             lane.drop_bytes(generation, DropReason::Filter, 1, record.source);

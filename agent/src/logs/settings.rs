@@ -6,6 +6,7 @@ use sidelight_contract::annotations::{self, LogAnnotations, Parse, Redaction};
 
 use crate::cluster::Pod;
 use crate::config::{Config, Match, OutputKind, Select};
+use crate::logs::events::EventCounts;
 use crate::logs::generation::Generation;
 use crate::logs::layout::ContainerPath;
 use crate::logs::multiline::Recognizer;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub outputs: Vec<(Takes, Arc<str>)>,
     /// What is wrong with the pod's annotations.
     pub problems: Vec<String>,
+    /// Where its records are counted by level, if they are.
+    pub events: Option<Arc<EventCounts>>,
 }
 
 // === impl Metadata ===
@@ -146,6 +149,7 @@ impl Settings {
                 .collect(),
             problems,
             pod: pod.cloned(),
+            events: None,
         }
     }
 

@@ -192,9 +192,18 @@ pub type PodLabels = Vec<(String, String)>;
 /// The labels that say which pod a series is of.
 pub fn pod_labels(pod: &Pod, config: &Config) -> PodLabels {
     let owner = pod.owner.as_ref().map_or(pod.name.as_str(), |owner| owner.name.as_str());
-    let job = config.metrics.job.replace("{namespace}", &pod.namespace).replace("{owner}", owner);
-    let labels =
-        [("job", job.as_str()), ("namespace", &pod.namespace), ("node", &config.node), ("pod", &pod.name)];
+    labels_of(&pod.namespace, owner, config, ("pod", &pod.name))
+}
+
+/// The labels that say which workload, on this node, a series is of.
+pub fn workload_labels(namespace: &str, name: &str, config: &Config) -> PodLabels {
+    labels_of(namespace, name, config, ("workload", name))
+}
+
+/// `last` is the label that comes last by name.
+fn labels_of(namespace: &str, owner: &str, config: &Config, last: (&str, &str)) -> PodLabels {
+    let job = config.metrics.job.replace("{namespace}", namespace).replace("{owner}", owner);
+    let labels = [("job", job.as_str()), ("namespace", namespace), ("node", &config.node), last];
     let labels = labels.into_iter().filter(|(_, value)| !value.is_empty());
     labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

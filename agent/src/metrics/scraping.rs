@@ -3,8 +3,8 @@
 //! What there is to scrape follows from what Kubernetes says: with every change the list is made anew, and tasks are begun
 //! and ended by the difference.
 
-mod containers;
 mod feed;
+mod own;
 mod page;
 mod pages;
 mod state;
@@ -22,6 +22,7 @@ use crate::cluster::{Credentials, Pod, Store};
 use crate::config::{Config, Kubelet};
 use crate::metrics::discover::{Target, TargetKey, kubelet_targets, targets};
 use crate::metrics::outputs::Output;
+pub use crate::metrics::scraping::own::WorkloadPages;
 use crate::metrics::scraping::page::Scraper;
 pub use crate::metrics::scraping::pages::Pages;
 pub use crate::metrics::scraping::state::{ScrapeMetrics, State, States};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub tls: Arc<rustls::ClientConfig>,
     /// Buffers for pages.
     pub pages: Pages,
+    /// Metrics from logs, where they are wanted.
+    pub events: Option<WorkloadPages>,
 }
 
 /// How a task ends.
@@ -106,8 +109,8 @@ pub async fn run(shared: Arc<Shared>, pods: Store, mut stop: watch::Receiver<Opt
     for index in 0..shared.outputs.len() {
         tasks.set.spawn(flush(shared.clone(), index));
     }
-    if shared.config.metrics.containers {
-        tasks.set.spawn(containers::follow(shared.clone(), pods.clone()));
+    if shared.config.metrics.containers || shared.events.is_some() {
+        tasks.set.spawn(own::follow(shared.clone(), pods.clone()));
     }
     loop {
         changes.borrow_and_update();

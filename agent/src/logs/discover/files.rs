@@ -131,7 +131,10 @@ impl Tree {
         let saved = all_saved.take(generation);
         for (index, output) in self.discovery.config.logs.outputs.iter().enumerate() {
             let offsets = match saved.as_ref().and_then(|saved| saved.offsets(&output.name)) {
-                Some(offsets) => offsets,
+                Some(offsets) => {
+                    generation.skip_events(offsets);
+                    offsets
+                }
                 None if self.first_scan && !all_saved.knows_output(&output.name) => {
                     let start = match self.discovery.config.logs.read_from {
                         ReadFrom::Beginning => 0,

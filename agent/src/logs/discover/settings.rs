@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Discovery, Tree};
 use crate::config::MetadataSource;
+use crate::logs::events::Workload;
 use crate::logs::layout::ContainerPath;
 use crate::logs::settings::{Metadata, Settings};
 
@@ -44,8 +45,7 @@ impl Tree {
             if matches!(metadata, Metadata::Missing) {
                 self.discovery.metrics.metadata_partial.inc();
             }
-            let settings =
-                Settings::resolve(&self.discovery.config, path, &metadata, &self.discovery.own_pod);
+            let settings = self.discovery.settings(path, &metadata);
             report_problems(path, &settings, &before.problems);
             known.container.set_settings(settings);
             self.discovery.inventory.changed(&known.container);
@@ -54,6 +54,19 @@ impl Tree {
 }
 
 impl Discovery {
+    /// How the lines of a container are handled, with this known of its pod.
+    pub(super) fn settings(&self, path: &ContainerPath, metadata: &Metadata) -> Settings {
+        let mut settings = Settings::resolve(&self.config, path, metadata, &self.own_pod);
+        // Until the workload is known, a pod's records would be counted as another's.
+        if self.config.logs.events && !matches!(metadata, Metadata::Awaited) {
+            let owner = metadata.pod().and_then(|pod| pod.owner.as_ref());
+            let name = owner.map_or(&path.pod, |owner| &owner.name).clone();
+            let (namespace, container) = (path.namespace.clone(), path.container.clone());
+            settings.events = Some(self.events.of(Workload { namespace, name, container }));
+        }
+        settings
+    }
+
     pub(super) fn metadata(&self, path: &ContainerPath, waited: bool) -> Metadata {
         match self.pods.pod(&path.namespace, &path.pod, &path.uid) {
             Some(pod) => Metadata::Known(pod),

@@ -30,6 +30,7 @@ fn tree(root: &std::path::Path) -> Tree {
     let config = Arc::new(Config::parse(&text, &|_| None).unwrap());
     let wakes = (0..config.workers).map(|_| wake.clone()).collect();
     Tree::new(Discovery {
+        events: Default::default(),
         config,
         inventory: Arc::new(Inventory::new(wakes)),
         pods: Store::default(),

@@ -8,10 +8,12 @@ mod owner;
 mod persist;
 pub mod quantity;
 mod retry;
+mod review;
 mod store;
 mod watch;
 
 pub use credentials::Credentials;
+pub use review::{Reviews, Verdict};
 pub use store::Store;
 
 use std::collections::BTreeMap;

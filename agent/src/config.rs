@@ -5,7 +5,8 @@ mod read;
 pub mod section;
 
 pub use metrics::{
-    BasicAuth, Kubelet, MetricOutput, MetricSelect, Metrics, Normalize, OAuth2, Protocol, RemoteWrite, SigV4,
+    BasicAuth, Kubelet, MetricOutput, MetricSelect, Metrics, Normalize, OAuth2, Protocol, Pull, PullAuth,
+    PullTls, RemoteWrite, SigV4,
 };
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@ pub mod discover;
 pub mod exposition;
 pub mod normalize;
 pub mod outputs;
+pub mod pull;
 pub mod relabel;
 pub mod scrape;
 pub mod scraping;

@@ -132,6 +132,17 @@ impl Agent {
         self.address("api=").unwrap()
     }
 
+    /// Where others scrape, once they can.
+    pub fn pull_address(&self) -> String {
+        let find = || {
+            let log = self.log();
+            let line = log.lines().rfind(|line| line.contains("others can scrape"))?;
+            Some(line.split("pull=").nth(1)?.trim_matches('"').to_owned())
+        };
+        eventually("others can scrape", || find().is_some());
+        find().unwrap()
+    }
+
     /// Asks the network listener: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
         get(&self.address("listen=").unwrap(), path)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A certificate authority of the test's own.
@@ -64,6 +64,20 @@ impl Authority {
         let Issued { certificate, key } = self.issue(name);
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         Arc::new(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap())
+    }
+
+    /// A client that trusts this authority, with a certificate of its own if it is to have one.
+    pub fn client(&self, own: Option<Issued>) -> Arc<ClientConfig> {
+        let builder = ClientConfig::builder_with_provider(provider());
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(self.roots());
+        Arc::new(match own {
+            None => builder.with_no_client_auth(),
+            Some(Issued { certificate, key }) => {
+                let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+                builder.with_client_auth_cert(vec![certificate.der().clone()], key).unwrap()
+            }
+        })
     }
 
     fn roots(&self) -> Arc<RootCertStore> {

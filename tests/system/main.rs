@@ -15,6 +15,7 @@ mod kubelet;
 mod lifecycle;
 mod metrics;
 mod outputs;
+mod pull;
 mod real_kubernetes;
 mod real_limits;
 mod real_prometheus;

@@ -79,14 +79,7 @@ impl Server {
     /// # Errors
     /// When the address is no address or cannot be bound; the text names it.
     pub fn bind(addr: &str) -> io::Result<Server> {
-        let listener = match addr.parse() {
-            Ok(addr) => bind_with_fallback(addr, TcpListener::bind),
-            Err(_) => TcpListener::bind(addr),
-        };
-        let listener = listener
-            .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))?;
-        Ok(Server { listener })
+        Ok(Server { listener: listen(addr)? })
     }
 
     /// Where it listens; tells the port where 0 was asked for.
@@ -113,6 +106,20 @@ impl Server {
             .spawn(move || runtime.block_on(serve(&listener, &handler, stop)))?;
         Ok(Handle { running: Some(running), thread: Some(thread) })
     }
+}
+
+/// A listener that does not block; `addr` as [`Server::bind`] has it.
+///
+/// # Errors
+/// As there.
+pub fn listen(addr: &str) -> io::Result<TcpListener> {
+    let listener = match addr.parse() {
+        Ok(addr) => bind_with_fallback(addr, TcpListener::bind),
+        Err(_) => TcpListener::bind(addr),
+    };
+    listener
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}")))
 }
 
 fn bind_with_fallback<L>(addr: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<L>) -> io::Result<L> {

@@ -67,8 +67,12 @@ pub(super) fn targets(view: &View) -> Targets {
 pub(super) fn of_pod(view: &View, pod: &Pod) -> Vec<TargetStatus> {
     let found = discover::targets(pod, &view.config);
     let outputs = &view.config.metrics.outputs;
+    // Then it is for others to ask.
+    let is_pulled = !view.config.metrics.pull.listen.is_empty();
     let is_taken = outputs.iter().any(|output| output.matching.takes(&pod.namespace, &pod.labels));
-    let out = if outputs.is_empty() {
+    let out = if is_pulled {
+        None
+    } else if outputs.is_empty() {
         Some("metrics.outputs is empty")
     } else if !is_taken {
         Some("no output's match takes this pod")

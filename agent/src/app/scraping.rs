@@ -15,6 +15,7 @@ use crate::delivery::remote_write::{DropReason, Pipeline, Protocol, Queue, Remot
 use crate::delivery::status::OutputState;
 use crate::logs::events::Events;
 use crate::metrics::outputs::Output;
+use crate::metrics::pull;
 use crate::metrics::scrape::any_certificate;
 use crate::metrics::scraping::{self, Pages, Shared, States, WorkloadPages};
 use crate::metrics::series::Limits;
@@ -36,7 +37,7 @@ pub(super) struct ScrapingThreads {
 // === impl ScrapingThreads ===
 
 impl ScrapingThreads {
-    /// Starts it, if there is an output for samples.
+    /// Starts it, if there is an output for samples, or others may scrape.
     ///
     /// # Errors
     /// When an output cannot be made, or the system has no thread left.
@@ -46,7 +47,8 @@ impl ScrapingThreads {
         states: &States,
     ) -> anyhow::Result<Option<Self>> {
         let queues = queues(config, parts);
-        if config.metrics.outputs.is_empty() {
+        let pull = !config.metrics.pull.listen.is_empty();
+        if config.metrics.outputs.is_empty() && !pull {
             return Ok(None);
         }
         let symbols = Symbols::default();
@@ -70,13 +72,19 @@ impl ScrapingThreads {
             states: states.clone(),
             metrics: parts.scrapes.clone(),
             tls: any_certificate()?,
-            limits: Arc::new(limits(&config.metrics)),
+            limits: Arc::new(Limits::of(&config.metrics)),
             pages: Pages::new(usize::try_from(config.metrics.body_limit).unwrap_or(usize::MAX)),
             events: config.logs.events.then(|| workload_pages(&parts.events)),
         });
         let (stop, stopped) = watch::channel(None);
-        let (pods, scrapes_stopped) = (parts.pods.clone(), stopped.clone());
-        let mut threads = vec![thread("scrapes", scraping::run(shared, pods, scrapes_stopped))?];
+        let mut threads = Vec::new();
+        if pull {
+            let serve = pull::run(shared.clone(), parts.pods.clone(), stopped.clone());
+            threads.push(thread("pull", serve)?);
+        }
+        if !config.metrics.outputs.is_empty() {
+            threads.push(thread("scrapes", scraping::run(shared, parts.pods.clone(), stopped.clone()))?);
+        }
         for writer in writers {
             threads.push(thread("remote-write", writer.run(stopped.clone()))?);
         }
@@ -170,10 +178,4 @@ fn destination(receiver: &config::RemoteWrite) -> String {
         .chain(client)
         .collect::<Vec<_>>()
         .join(" ")
-}
-
-fn limits(metrics: &config::Metrics) -> Limits {
-    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    let of_namespace = metrics.series_limit_total * metrics.series_limit_namespace / 100;
-    Limits::new(count(metrics.series_limit), count(of_namespace), count(metrics.series_limit_total))
 }

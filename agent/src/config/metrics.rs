@@ -1,6 +1,7 @@
 //! `metrics`: what is scraped, and where its samples go.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -37,6 +38,7 @@ pub struct Metrics {
     pub containers: bool,
     pub kubelet: Kubelet,
     pub external_labels: BTreeMap<String, String>,
+    pub pull: Pull,
     pub outputs: Vec<MetricOutput>,
 }
 
@@ -97,6 +99,37 @@ pub enum Kubelet {
     Cadvisor,
     /// Both.
     All,
+}
+
+/// Scraping by others.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
+pub struct Pull {
+    /// Empty: nobody can scrape.
+    pub listen: String,
+    pub auth: PullAuth,
+    pub tls: Option<PullTls>,
+}
+
+/// Who may scrape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PullAuth {
+    /// Everybody.
+    None,
+    /// Who has a token of Kubernetes.
+    Token,
+    /// Who has a certificate.
+    Mtls,
+}
+
+/// TLS of the server.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs, reason = "the keys of the contract, described in README.md")]
+pub struct PullTls {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    pub client_ca_file: Option<PathBuf>,
 }
 
 /// The version of remote write.

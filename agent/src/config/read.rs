@@ -2,6 +2,7 @@
 
 mod metrics;
 mod outputs;
+mod pull;
 mod relabel;
 mod remote_write;
 

@@ -68,7 +68,7 @@ pub fn server_name(config: &Tls, address: &str) -> io::Result<ServerName<'static
         .map_err(|_| io::Error::other(format!("{name:?} is no valid server name; set tls.server_name")))
 }
 
-fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+pub(crate) fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
@@ -77,6 +77,6 @@ fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     }
 }
 
-fn unusable(file: &Path, error: impl std::fmt::Display) -> io::Error {
+pub(crate) fn unusable(file: &Path, error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("cannot use {}: {error}", file.display()))
 }

@@ -120,6 +120,11 @@ impl Client {
         Client { timeout, body_limit, tls, credentials: None, connection: None }
     }
 
+    /// From now on it waits no longer than that.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
     /// One that says who asks: for the kubelet, at the address that the API server gives for the node.
     #[must_use]
     pub fn with_credentials(self, credentials: Credentials) -> Self {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::outputs::{matching, unique_names};
+use super::pull::pull;
 use super::relabel::{external_labels, relabel};
 use super::remote_write::remote_write;
 use super::{MINUTES, globs};
@@ -46,6 +47,7 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
             other => Err(format!("{other:?} is not allowed: none, resource, cadvisor or all")),
         }),
         external_labels: external_labels(&mut section, mistakes),
+        pull: pull(section.section("pull", mistakes), files, mistakes),
         outputs: outputs(&mut section, files, mistakes),
     };
     if metrics.timeout > metrics.interval {

@@ -22,7 +22,7 @@ pub struct Pages {
 
 /// The room of one page. It is given back when this goes.
 #[derive(Debug)]
-pub(super) struct PageRoom<'a> {
+pub(in crate::metrics) struct PageRoom<'a> {
     pages: &'a Pages,
     namespace: &'a str,
     taken: usize,
@@ -37,12 +37,12 @@ impl Pages {
     }
 
     /// A buffer, and the room for a page of a pod in this namespace.
-    pub(super) fn take<'a>(&'a self, namespace: &'a str) -> (Vec<u8>, PageRoom<'a>) {
+    pub(in crate::metrics) fn take<'a>(&'a self, namespace: &'a str) -> (Vec<u8>, PageRoom<'a>) {
         let buffer = self.lock().pop().unwrap_or_default();
         (buffer, PageRoom { pages: self, namespace, taken: 0 })
     }
 
-    pub(super) fn give_back(&self, buffer: Vec<u8>) {
+    pub(in crate::metrics) fn give_back(&self, buffer: Vec<u8>) {
         let mut spare = self.lock();
         if buffer.capacity() <= KEPT_BYTES && spare.len() < KEPT {
             spare.push(buffer);

@@ -45,11 +45,11 @@ impl States {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
-    pub(super) fn set(&self, key: &TargetKey, state: State) {
+    pub(in crate::metrics) fn set(&self, key: &TargetKey, state: State) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), state);
     }
 
-    pub(super) fn remove(&self, key: &TargetKey) {
+    pub(in crate::metrics) fn remove(&self, key: &TargetKey) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }
@@ -102,28 +102,28 @@ impl ScrapeMetrics {
         Ok(metrics)
     }
 
-    pub(super) fn scraped(&self, is_success: bool, bytes: usize, seconds: f64) {
+    pub(in crate::metrics) fn scraped(&self, is_success: bool, bytes: usize, seconds: f64) {
         let result = if is_success { "success" } else { "failure" };
         self.scrapes.with_label_values(&[result]).inc();
         self.bytes.inc_by(bytes as u64);
         self.duration.observe(seconds);
     }
 
-    pub(super) fn mistyped(&self) {
+    pub(in crate::metrics) fn mistyped(&self) {
         self.mistyped.inc();
     }
 
-    pub(super) fn samples(&self, samples: usize) {
+    pub(in crate::metrics) fn samples(&self, samples: usize) {
         self.samples.inc_by(samples as u64);
     }
 
-    pub(super) fn series_dropped(&self, dropped: [usize; Limit::ALL.len()]) {
+    pub(in crate::metrics) fn series_dropped(&self, dropped: [usize; Limit::ALL.len()]) {
         for (counter, dropped) in self.dropped.iter().zip(dropped) {
             counter.inc_by(dropped as u64);
         }
     }
 
-    pub(super) fn series(&self, change: i64) {
+    pub(in crate::metrics) fn series(&self, change: i64) {
         self.series.add(change);
     }
 }

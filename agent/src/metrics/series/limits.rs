@@ -2,6 +2,7 @@
 //! counted, series by series, and the rest of the page counts: a label that explodes must not take a target away, nor
 //! another namespace's share.
 
+use crate::config::Metrics;
 use crate::metrics::shares::{Exhausted, Shares};
 
 /// Whose limit it was.
@@ -29,6 +30,13 @@ pub struct Limits {
 // === impl Limits ===
 
 impl Limits {
+    /// As the config has them.
+    pub fn of(metrics: &Metrics) -> Self {
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let of_namespace = metrics.series_limit_total * metrics.series_limit_namespace / 100;
+        Limits::new(count(metrics.series_limit), count(of_namespace), count(metrics.series_limit_total))
+    }
+
     /// Limits of a target, of a namespace, and of the node.
     pub fn new(target: usize, namespace: usize, node: usize) -> Self {
         Limits { target, alive: Shares::new(namespace, node), remembered: Shares::new(namespace, node) }

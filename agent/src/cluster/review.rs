@@ -1,0 +1,104 @@
+//! Who asks, and whether he may: TokenReview and SubjectAccessReview, as kube-rbac-proxy and every controller's metrics
+//! have it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+/// What was answered holds for so long: a scraper comes again and again, for each of its targets.
+const HOLDS: Duration = Duration::from_secs(60);
+/// For an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Answers that are kept; with more, all are asked for anew.
+const MAX_KEPT: usize = 1024;
+
+/// What Kubernetes says of a token and a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its owner may.
+    Allowed,
+    /// Its owner is known, and may not.
+    Forbidden,
+    /// It is nobody's token.
+    Unknown,
+}
+
+/// Asks Kubernetes, and remembers the answers for a while.
+#[derive(Default)]
+pub struct Reviews {
+    client: OnceCell<Client>,
+    kept: Mutex<HashMap<Question, (Verdict, Instant)>>,
+}
+
+/// The token's digest, and the path: tokens are not kept.
+type Question = ([u8; 32], &'static str);
+
+// === impl Reviews ===
+
+impl Reviews {
+    /// Whether the owner of a token may get a path (`nonResourceURLs` in RBAC).
+    ///
+    /// # Errors
+    /// When Kubernetes cannot be asked.
+    pub async fn review(&self, token: &str, path: &'static str) -> Result<Verdict, String> {
+        let question = (Sha256::digest(token).into(), path);
+        let is_fresh = |(_, asked): &&(Verdict, Instant)| asked.elapsed() < HOLDS;
+        if let Some((verdict, _)) = self.kept().get(&question).filter(is_fresh) {
+            return Ok(*verdict);
+        }
+        let answer = timeout(PATIENCE, self.ask(token, path)).await;
+        let verdict = answer
+            .map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?
+            .map_err(|error| error.to_string())?;
+        let mut kept = self.kept();
+        if kept.len() >= MAX_KEPT {
+            kept.clear();
+        }
+        kept.insert(question, (verdict, Instant::now()));
+        Ok(verdict)
+    }
+
+    async fn ask(&self, token: &str, path: &str) -> Result<Verdict, kube::Error> {
+        let client = self.client.get_or_try_init(Client::try_default).await?;
+        let spec = TokenReviewSpec { token: Some(token.to_owned()), ..TokenReviewSpec::default() };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let reviews = Api::<TokenReview>::all(client.clone());
+        let status = reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
+        let Some(user) = status.user.filter(|_| status.authenticated == Some(true)) else {
+            return Ok(Verdict::Unknown);
+        };
+        let reviews = Api::<SubjectAccessReview>::all(client.clone());
+        let review = SubjectAccessReview { spec: may_get(user, path), ..SubjectAccessReview::default() };
+        let status = reviews.create(&PostParams::default(), &review).await?.status;
+        let is_allowed = status.is_some_and(|status| status.allowed);
+        Ok(if is_allowed { Verdict::Allowed } else { Verdict::Forbidden })
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<Question, (Verdict, Instant)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn may_get(user: UserInfo, path: &str) -> SubjectAccessReviewSpec {
+    SubjectAccessReviewSpec {
+        extra: user.extra,
+        groups: user.groups,
+        uid: user.uid,
+        user: user.username,
+        non_resource_attributes: Some(NonResourceAttributes {
+            path: Some(path.to_owned()),
+            verb: Some("get".to_owned()),
+        }),
+        ..SubjectAccessReviewSpec::default()
+    }
+}

@@ -1,0 +1,229 @@
+//! Scraping by others: a list of the node's targets as Prometheus's HTTP service discovery has it, and for each its page, asked
+//! for when it is, with the labels and rules of the operator.
+
+mod access;
+mod page;
+mod proxy;
+mod tls;
+
+pub use tls::server_config;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::cluster::Store;
+use crate::metrics::exposition::Dialect;
+use crate::metrics::pull::access::Access;
+use crate::metrics::pull::proxy::Proxies;
+use crate::metrics::scraping::Shared;
+
+/// Where Prometheus finds the targets, and below which they are.
+const TARGETS: &str = "/sd/prometheus";
+const PAGES: &str = "/proxy/";
+/// Many times what a pair of Prometheus needs.
+const MAX_CONNECTIONS: usize = 256;
+/// For a request's head, also between two of one connection: longer than most intervals.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// For the beginning of TLS.
+const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a failure to listen or to accept.
+const PAUSE: Duration = Duration::from_secs(1);
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What every connection needs.
+struct Server {
+    shared: Arc<Shared>,
+    pods: Store,
+    access: Access,
+    proxies: Proxies,
+    tls: Option<TlsAcceptor>,
+}
+
+/// One group of the list (`prometheus.io/docs/prometheus/latest/http_sd`).
+#[derive(Serialize)]
+struct Group {
+    targets: [String; 1],
+    labels: BTreeMap<String, String>,
+}
+
+/// Serves `metrics.pull` until `stop` has a deadline.
+pub async fn run(shared: Arc<Shared>, pods: Store, mut stop: watch::Receiver<Option<Instant>>) {
+    tokio::select! {
+        () = serve(shared, pods) => {}
+        _ = stop.wait_for(Option::is_some) => {}
+    }
+}
+
+async fn serve(shared: Arc<Shared>, pods: Store) {
+    let pull = &shared.config.metrics.pull;
+    // It was tried when the config was read.
+    let tls = match pull.tls.as_ref().map(server_config).transpose() {
+        Ok(tls) => tls.map(TlsAcceptor::from),
+        Err(error) => return tracing::error!(%error, "metrics.pull.tls cannot be used; nobody can scrape"),
+    };
+    let listener = listen(&pull.listen).await;
+    let access = Access::new(pull.auth);
+    let proxies = Proxies::new(shared.clone());
+    let server = Arc::new(Server { shared: shared.clone(), pods, access, proxies, tls });
+    let (mut connections, mut handles) = (JoinSet::new(), VecDeque::<AbortHandle>::new());
+    let mut changes = server.pods.changes();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    handles.retain(|handle| !handle.is_finished());
+                    // Whoever holds connections open must not keep the others out.
+                    if handles.len() >= MAX_CONNECTIONS {
+                        handles.pop_front().iter().for_each(AbortHandle::abort);
+                    }
+                    handles.push_back(connections.spawn(server.clone().connection(stream)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            Ok(()) = changes.changed() => server.proxies.forget_others(&server.pods),
+        }
+    }
+}
+
+/// A port that is taken may be free again in a moment; and scraping by others is no reason to end.
+async fn listen(address: &str) -> TcpListener {
+    let mut is_said = false;
+    loop {
+        match sidelight_runtime::admin::listen(address).and_then(TcpListener::from_std) {
+            Ok(listener) => {
+                let address = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+                tracing::info!(pull = address, "others can scrape");
+                return listener;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut is_said, true) {
+                    tracing::error!(%error, "metrics.pull.listen: nobody can scrape; trying again every second");
+                }
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
+        let Ok(local) = stream.local_addr() else { return };
+        let _ = stream.set_nodelay(true);
+        match &self.tls {
+            None => self.clone().requests(stream, local).await,
+            Some(tls) => match timeout(TLS_TIMEOUT, tls.accept(stream)).await {
+                Ok(Ok(stream)) => self.clone().requests(stream, local).await,
+                Ok(Err(error)) => tracing::debug!(%error, "TLS cannot begin"),
+                Err(_) => {}
+            },
+        }
+    }
+
+    async fn requests(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, local: SocketAddr) {
+        let service = service_fn(|request| {
+            let server = self.clone();
+            async move { Ok::<_, Infallible>(server.answer(&request, local).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection failed");
+        }
+    }
+
+    async fn answer(&self, request: &Request<Incoming>, local: SocketAddr) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        }
+        let path = request.uri().path();
+        let kind = match path {
+            TARGETS => TARGETS,
+            _ if path.starts_with(PAGES) => PAGES,
+            _ => return text(StatusCode::NOT_FOUND, "not found\n"),
+        };
+        if let Err((status, reason)) = self.access.admit(request.headers(), kind).await {
+            return text(status, reason + "\n");
+        }
+        if !self.pods.synced() {
+            // Prometheus goes on with the targets that it has.
+            return text(StatusCode::SERVICE_UNAVAILABLE, "the pods of the node are not known yet\n");
+        }
+        if kind == TARGETS {
+            let groups = serde_json::to_vec(&self.groups(local)).unwrap_or_default();
+            return answer(StatusCode::OK, "application/json", groups);
+        }
+        let asked = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let Some(target) = proxy::target_of(&self.pods, &self.shared.config, &asked[PAGES.len()..]) else {
+            return text(StatusCode::NOT_FOUND, "no such target: see `sidelight targets`\n");
+        };
+        let takes = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+        let wanted =
+            if takes.contains("application/openmetrics-text") { Dialect::OpenMetrics } else { Dialect::Text };
+        match self.proxies.page(target, wanted, proxy::timeout_of(request.headers())).await {
+            Ok((page, Dialect::Text)) => {
+                answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
+            }
+            Ok((page, Dialect::OpenMetrics)) => {
+                answer(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", page)
+            }
+            Err(reason) => text(StatusCode::BAD_GATEWAY, reason + "\n"),
+        }
+    }
+
+    /// The targets, each at the address by which this process was reached: nobody else can serve it.
+    fn groups(&self, local: SocketAddr) -> Vec<Group> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let mut targets = proxy::targets_of(&self.pods, &self.shared.config);
+        targets.sort_by(|one, other| one.key.cmp(&other.key));
+        let group = |target: &proxy::Target| {
+            let key = &target.key;
+            let (path, query) = key.path.split_once('?').unwrap_or((&key.path, ""));
+            let mut labels: BTreeMap<String, String> = target.labels.iter().cloned().collect();
+            labels.insert("__scheme__".to_owned(), scheme.to_owned());
+            labels.insert("__metrics_path__".to_owned(), format!("{PAGES}{}/{}{path}", key.uid, key.port));
+            labels.extend(
+                form_urlencoded::parse(query.as_bytes())
+                    .map(|(name, value)| (format!("__param_{name}"), value.into_owned())),
+            );
+            Group { targets: [local.to_string()], labels }
+        };
+        targets.iter().map(group).collect()
+    }
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    answer(status, TEXT, text)
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}

@@ -1,0 +1,210 @@
+//! Scraping by others: the list of targets and their pages.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustls::{ClientConnection, StreamOwned};
+use rustls_pki_types::ServerName;
+use serde_json::{Value, json};
+use sidelight_tests::agent::Agent;
+use sidelight_tests::eventually;
+use sidelight_tests::exporter::Exporter;
+use sidelight_tests::http::{Answer, Request, serve};
+use sidelight_tests::kubelet::Node;
+use sidelight_tests::tls::Authority;
+
+use crate::BINARY;
+use crate::metrics::{ASKS, serving};
+
+/// `metrics` and `pull` are further keys; there is no output for samples.
+fn config(node: &Node, metrics: &str, pull: &str) -> String {
+    let directory = node.path().display();
+    format!(
+        "node: node-1\ndata_dir: {directory}/data\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\n\
+         kubernetes: {{ source: file, file: {directory}/pods.json }}\n\
+         logs: {{ root: {directory}/pods, outputs: [ {{ stdout: {{}} }} ] }}\n\
+         metrics: {{ {metrics}pull: {{ listen: '127.0.0.1:0'{pull} }} }}\n"
+    )
+}
+
+/// Asks for a path, with these headers; the answer's status, head and body.
+fn ask(stream: &mut (impl Read + Write), path: &str, headers: &str) -> (u16, String, String) {
+    let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n{headers}\r\n");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    (status, head.to_owned(), body.to_owned())
+}
+
+fn get(agent: &Agent, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(agent.pull_address()).unwrap();
+    let (status, _, body) = ask(&mut stream, path, "");
+    (status, body)
+}
+
+/// The groups of the list, once there are so many.
+fn groups(agent: &Agent, count: usize) -> Vec<Value> {
+    let groups = || serde_json::from_str::<Vec<Value>>(&get(agent, "/sd/prometheus").1).unwrap_or_default();
+    eventually("the list", || groups().len() == count);
+    groups()
+}
+
+/// Scenario: others scrape a pod, whose page changes, fails and takes long; a pod without a page; the configuration is loaded
+/// anew; the pod is gone.
+/// Guarantee: the list has the target with its labels, at this agent; its page has them too, and the operator's rules applied; a
+/// page that cannot be had is an error with the reason; what is no target is not asked for.
+#[test]
+fn others_get_the_list_of_targets_and_their_pages() {
+    let node = Node::new();
+    let exporter = Exporter::start("# TYPE a counter\na_total{pod=\"x\"} 5\nnoise 1\nup 7\n");
+    let path = ("sidelight.dev/metrics.path", "/m?b=2&a=1");
+    node.write_pods(&[serving("web", &exporter, &[ASKS, path]), serving("quiet", &exporter, &[])]);
+    let rules = "relabel: [ { action: drop, source_labels: [__name__], regex: noise } ], ";
+    let agent = Agent::start(BINARY, node.path(), &config(&node, rules, ""));
+    let group = groups(&agent, 1).remove(0);
+    let port = exporter.port();
+    assert_eq!(group["targets"], json!([agent.pull_address()]));
+    let labels = json!({
+        "__metrics_path__": format!("/proxy/uid-web/{port}/m"), "__param_a": "1", "__param_b": "2", "__scheme__": "http",
+        "container": "app", "instance": format!("127.0.0.1:{port}"), "job": "ns/web-owner", "namespace": "ns", "node": "node-1",
+        "pod": "web",
+    });
+    assert_eq!(group["labels"], labels);
+    // Prometheus sorts them.
+    let path = format!("/proxy/uid-web/{port}/m?a=1&b=2");
+    let own = format!(
+        "container=\"app\",instance=\"127.0.0.1:{port}\",job=\"ns/web-owner\",namespace=\"ns\",node=\"node-1\",pod=\"web\""
+    );
+    let with_forged = own.replace("instance", "exported_pod=\"x\",instance");
+    let page = format!("# TYPE a_total counter\na_total{{{with_forged}}} 5\nexported_up{{{own}}} 7\n");
+    assert_eq!(get(&agent, &path), (200, page));
+    assert_eq!(agent.api("/api/v1/targets")["targets"][1]["state"], "up");
+
+    exporter.serve("# TYPE a counter\na_total 6\n# EOF\n");
+    let mut stream = TcpStream::connect(agent.pull_address()).unwrap();
+    let (_, head, page) =
+        ask(&mut stream, &path, "Accept: application/openmetrics-text;version=1.0.0,*/*;q=0.1\r\n");
+    assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
+    assert_eq!(page, format!("# TYPE a counter\na_total{{{own}}} 6\n# EOF\n"));
+    exporter.answer(Answer::status(500));
+    let (status, reason) = get(&agent, &path);
+    assert!(status == 502 && reason.contains("500"), "{reason}");
+    assert_eq!(agent.api("/api/v1/targets")["targets"][1]["state"], "down");
+
+    exporter.serve("a 7\n");
+    let scrapes = exporter.scrapes();
+    for wrong in [
+        "/proxy/uid-quiet/1/m",
+        "/proxy/uid-web/1/m",
+        "/proxy/uid-web/x",
+        "/proxy/",
+        "/proxy/uid-web",
+        "/metrics",
+        "/",
+    ] {
+        assert_eq!(get(&agent, wrong).0, 404, "{wrong}");
+    }
+    let wrong = [
+        format!("/proxy/uid-web/{port}/m"),
+        format!("/proxy/uid-web/{port}/m?a=1"),
+        format!("/proxy/uid-quiet/{port}/m?a=1&b=2"),
+    ];
+    assert!(wrong.iter().all(|wrong| get(&agent, wrong).0 == 404));
+    assert_eq!(exporter.scrapes(), scrapes);
+
+    agent.reconfigure(node.path(), &config(&node, "", ""));
+    eventually("the reload", || agent.log().matches("others can scrape").count() == 2);
+    assert!(get(&agent, &path).1.starts_with("a{"));
+    node.write_pods(&[]);
+    assert!(groups(&agent, 0).is_empty());
+    assert_eq!(get(&agent, &path).0, 404);
+}
+
+/// What an API server answers to the two questions about a token.
+fn review(request: &Request) -> Answer {
+    let body: Value = serde_json::from_slice(&request.body).unwrap();
+    let mut answer = body.clone();
+    answer["status"] = match request.path.split('?').next().unwrap() {
+        "/apis/authentication.k8s.io/v1/tokenreviews" => match body["spec"]["token"].as_str().unwrap() {
+            "of nobody" => json!({"authenticated": false}),
+            owner => json!({"authenticated": true, "user": {"username": owner, "groups": ["g"]}}),
+        },
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
+            let attributes = &body["spec"]["nonResourceAttributes"];
+            assert_eq!((&attributes["verb"], &body["spec"]["groups"]), (&json!("get"), &json!(["g"])));
+            let may = body["spec"]["user"] == "prometheus" || attributes["path"] == "/sd/prometheus";
+            json!({"allowed": may})
+        }
+        other => panic!("{other}"),
+    };
+    let headers = vec![("content-type", "application/json".to_owned())];
+    Answer { headers, body: answer.to_string().into_bytes(), ..Answer::status(201) }
+}
+
+/// Scenario: tokens of an owner who may get everything, of one who may get the list only, of nobody, and none at all; then
+/// Kubernetes does not answer.
+/// Guarantee: each gets what RBAC allows and no more; Kubernetes is not asked again for each request.
+#[test]
+fn a_token_lets_in_whom_kubernetes_allows() {
+    let (node, exporter) = (Node::new(), Exporter::start("a 1\n"));
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let (asked, is_away) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(false)));
+    let (asking, being_away) = (asked.clone(), is_away.clone());
+    let api = serve(move |request| {
+        asking.fetch_add(1, Ordering::SeqCst);
+        if *being_away.lock().unwrap() { Answer::status(500) } else { review(request) }
+    });
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": format!("http://{api}")}}],
+        "users": [{"name": "test", "user": {}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+    });
+    std::fs::write(node.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+    let kubeconfig = format!("KUBECONFIG={}/kubeconfig", node.path().display());
+    let agent =
+        Agent::start_through(&["env", &kubeconfig], BINARY, node.path(), &config(&node, "", ", auth: token"));
+    let page = format!("/proxy/uid-web/{}/metrics", exporter.port());
+    let status = |path: &str, token: &str| {
+        let mut stream = TcpStream::connect(agent.pull_address()).unwrap();
+        ask(&mut stream, path, &format!("Authorization: Bearer {token}\r\n")).0
+    };
+    eventually("the list", || status("/sd/prometheus", "prometheus") == 200);
+    let before = asked.load(Ordering::SeqCst);
+    assert_eq!([status("/sd/prometheus", "prometheus"), status(&page, "prometheus")], [200, 200]);
+    assert_eq!(asked.load(Ordering::SeqCst), before + 2, "only about the page");
+    assert_eq!([status("/sd/prometheus", "tenant"), status(&page, "tenant")], [200, 403]);
+    assert_eq!([status("/sd/prometheus", "of nobody"), status(&page, "of nobody")], [401, 401]);
+    assert_eq!(get(&agent, &page).0, 401);
+    *is_away.lock().unwrap() = true;
+    assert_eq!([status(&page, "another"), status(&page, "prometheus")], [503, 200]);
+}
+
+/// Scenario: clients with a certificate of the right authority, of another one, and with none.
+/// Guarantee: only the first is served.
+#[test]
+fn a_certificate_lets_in_whose_authority_is_known() {
+    let (node, exporter) = (Node::new(), Exporter::start("a 1\n"));
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let (servers, clients, strangers) = (Authority::new(), Authority::new(), Authority::new());
+    let directory = node.path();
+    servers.issue("127.0.0.1").write(&directory.join("cert.pem"), &directory.join("key.pem"));
+    clients.write(&directory.join("ca.pem"));
+    let directory = directory.display();
+    let tls = format!(
+        ", auth: mtls, tls: {{ cert_file: {directory}/cert.pem, key_file: {directory}/key.pem, client_ca_file: {directory}/ca.pem }}"
+    );
+    let agent = Agent::start(BINARY, node.path(), &config(&node, "", &tls));
+    let list = |own| {
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let session = ClientConnection::new(servers.client(own), name).unwrap();
+        let stream = TcpStream::connect(agent.pull_address()).unwrap();
+        ask(&mut StreamOwned::new(session, stream), "/sd/prometheus", "")
+    };
+    eventually("the list", || list(Some(clients.issue("prometheus"))).0 == 200);
+    assert!(list(Some(clients.issue("prometheus"))).2.contains("\"__scheme__\":\"https\""));
+    assert_eq!([list(Some(strangers.issue("prometheus"))).0, list(None).0], [0, 0]);
+}

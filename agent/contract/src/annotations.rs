@@ -49,6 +49,16 @@ pub const KEYS: [Key; 25] = [
     Key::written("injected-for"),
 ];
 
+/// What the container is called that the injector adds.
+pub const SIDECAR: &str = "sidelight";
+
+/// Whether these annotations, which the injector has written, say that a sidecar scrapes the pod.
+pub fn sidecar_scrapes<'a>(annotations: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {
+    let key = |key: &str| key.strip_prefix(PREFIX) == Some("injected-for");
+    let value = annotations.into_iter().find(|(name, _)| key(name)).map_or("", |(_, value)| value);
+    value.split(',').any(|part| part.trim() == "metrics")
+}
+
 /// One key of the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {

@@ -24,6 +24,7 @@ pub struct Metrics {
     #[serde(serialize_with = "duration")]
     pub timeout: Duration,
     pub job: String,
+    pub labels: Vec<String>,
     #[serde(serialize_with = "size")]
     pub body_limit: u64,
     pub series_limit: u64,

@@ -9,7 +9,9 @@ mod ports;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use sidelight_contract::annotations::{MetricAnnotations, Port, Scheme, metric_annotations};
+use sidelight_contract::annotations::{
+    MetricAnnotations, Port, SIDECAR, Scheme, metric_annotations, sidecar_scrapes,
+};
 
 use crate::cluster::{Container, ContainerKind, Phase, Pod};
 use crate::config::{Config, MetricSelect};
@@ -33,7 +35,7 @@ pub struct Target {
     pub interval: Duration,
     /// Whether its own labels win over those below.
     pub honor_labels: bool,
-    /// `job`, `instance`, `namespace`, `pod`, `container`, `node`: sorted by name, none empty.
+    /// `job`, `instance`, `namespace`, `pod`, `container`, `node`, and the pod's that are wanted: sorted by name, none empty.
     pub labels: Vec<(String, String)>,
 }
 
@@ -115,9 +117,16 @@ fn unfit(pod: &Pod, config: &Config) -> Option<String> {
     }
     match pod.phase {
         Phase::Succeeded | Phase::Failed => Some("the pod has ended".to_owned()),
+        _ if is_scraped_by_sidecar(pod) => Some("the pod's sidecar scrapes it".to_owned()),
         _ if pod.ips.is_empty() => Some("the pod has no address yet".to_owned()),
         _ => None,
     }
+}
+
+/// The annotation alone is not enough: a pod may have lost its sidecar in a template that was copied.
+fn is_scraped_by_sidecar(pod: &Pod) -> bool {
+    let annotations = pod.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    sidecar_scrapes(annotations) && pod.containers.iter().any(|container| container.name == SIDECAR)
 }
 
 /// Init containers end before anybody scrapes them.
@@ -192,7 +201,18 @@ pub type PodLabels = Vec<(String, String)>;
 /// The labels that say which pod a series is of.
 pub fn pod_labels(pod: &Pod, config: &Config) -> PodLabels {
     let owner = pod.owner.as_ref().map_or(pod.name.as_str(), |owner| owner.name.as_str());
-    labels_of(&pod.namespace, owner, config, ("pod", &pod.name))
+    let mut labels = labels_of(&pod.namespace, owner, config, ("pod", &pod.name));
+    for name in &config.metrics.labels {
+        let value = pod.labels.get(name).filter(|value| !value.is_empty());
+        labels.extend(value.map(|value| (label_name(name), value.clone())));
+    }
+    labels.sort_unstable();
+    labels
+}
+
+/// What Prometheus makes of the name of a label of Kubernetes.
+pub(crate) fn label_name(name: &str) -> String {
+    name.replace(|character: char| !character.is_ascii_alphanumeric(), "_")
 }
 
 /// The labels that say which workload, on this node, a series is of.

@@ -10,6 +10,7 @@ use super::remote_write::remote_write;
 use super::{MINUTES, globs};
 use crate::config::section::{Mistakes, Section, format_duration};
 use crate::config::{Kubelet, MetricOutput, MetricSelect, Metrics, Normalize};
+use crate::metrics::discover::label_name;
 
 /// What may stand in braces in `job`.
 const PLACEHOLDERS: [&str; 2] = ["namespace", "owner"];
@@ -26,6 +27,7 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
         interval: section.duration("interval", Duration::from_secs(15), 1_000..=60 * MINUTES, mistakes),
         timeout: section.duration("timeout", Duration::from_secs(10), 100..=60 * MINUTES, mistakes),
         job: section.read("job", "{namespace}/{owner}".to_owned(), mistakes, job),
+        labels: labels(&mut section, mistakes),
         series_limit: section.number("series_limit", 50_000, 1..=10_000_000, mistakes),
         series_limit_namespace: section.read("series_limit_namespace", 20, mistakes, percent),
         series_limit_total: section.number("series_limit_total", 200_000, 1..=100_000_000, mistakes),
@@ -59,6 +61,38 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
     }
     section.finish(mistakes);
     metrics
+}
+
+/// Labels that targets, containers and parts of a histogram have.
+const TAKEN_LABELS: [&str; 12] = [
+    "cluster",
+    "container",
+    "exit_code",
+    "instance",
+    "job",
+    "le",
+    "namespace",
+    "node",
+    "pod",
+    "quantile",
+    "reason",
+    "resource",
+];
+
+/// Labels of pods that series get.
+fn labels(section: &mut Section, mistakes: &mut Mistakes) -> Vec<String> {
+    let labels = section.texts("labels", &[], mistakes);
+    let mut taken = TAKEN_LABELS.map(str::to_owned).to_vec();
+    for label in &labels {
+        let name = label_name(label);
+        let is_name = name.starts_with(|first: char| !first.is_ascii_digit()) && !name.starts_with("__");
+        if !is_name || taken.contains(&name) {
+            let path = section.path("labels");
+            mistakes.add(&path, format!("{label:?} would be the label {name:?}, which is taken or no name"));
+        }
+        taken.push(name);
+    }
+    labels
 }
 
 /// A share in whole percents.
@@ -129,6 +163,8 @@ mod tests {
                 "outputs: [ { name: stdout, remote_write: { url: 'http://a' } } ]",
                 "metrics.outputs[0].name: \"stdout\" is taken by an output of logs",
             ),
+            ("labels: [app, job]", "metrics.labels: \"job\" would be the label \"job\", which is taken"),
+            ("labels: [a.b, a/b]", "metrics.labels: \"a/b\" would be the label \"a_b\", which is taken"),
             ("relabels: []", "metrics.relabels: unknown key; did you mean `relabel`"),
             (
                 "series_limit_namespace: 0%",

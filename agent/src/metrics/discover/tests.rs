@@ -74,6 +74,32 @@ fn a_target_has_the_labels_of_its_pod() {
 }
 
 #[test]
+fn series_get_the_labels_of_the_pod_that_are_wanted() {
+    let mut pod = pod(annotated(&[YES]), json!([container("app", &[("metrics", 9090)])]));
+    pod.labels = [("app.kubernetes.io/name", "shop"), ("team", ""), ("secret", "x")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let found = targets(&pod, &config("labels: [team, app.kubernetes.io/name, version]"));
+    let names: Vec<&str> = found.targets[0].labels.iter().map(|(name, _)| name.as_str()).collect();
+    let expected = ["app_kubernetes_io_name", "container", "instance", "job", "namespace", "node", "pod"];
+    assert_eq!(names, expected);
+    assert_eq!(found.targets[0].labels[0].1, "shop");
+}
+
+#[test]
+fn a_pod_whose_sidecar_scrapes_it_is_left_to_the_sidecar() {
+    let injected = |what| annotated(&[YES, ("sidelight.dev/injected-for", what)]);
+    let app = || container("app", &[("metrics", 9090)]);
+    let with_sidecar = |what| pod(injected(what), json!([app(), container("sidelight", &[])]));
+    assert_eq!(
+        found(&with_sidecar("logs,metrics")),
+        (vec![], vec!["the pod's sidecar scrapes it".to_owned()])
+    );
+    assert_eq!(found(&with_sidecar("logs")).0, ["app:9090/metrics"]);
+    assert_eq!(found(&pod(injected("metrics"), json!([app()]))).0, ["app:9090/metrics"]);
+}
+
+#[test]
 fn the_port_is_the_one_that_is_named_else_the_one_that_can_only_be_meant() {
     let two = || {
         json!([

@@ -20,13 +20,17 @@ struct Shared {
 // === impl Exporter ===
 
 impl Exporter {
-    /// Serves this page at every path.
+    /// Serves this page at every path. Where it says `{scrape}`, stands the number of the scrape, from 1.
     pub fn start(page: &str) -> Self {
         let shared = Arc::new(Shared { answer: Mutex::new(Answer::status(200)), scrapes: AtomicU64::new(0) });
         let serving = shared.clone();
         let address = serve(move |_| {
-            serving.scrapes.fetch_add(1, Ordering::SeqCst);
-            serving.answer.lock().unwrap().clone()
+            let scrape = serving.scrapes.fetch_add(1, Ordering::SeqCst) + 1;
+            let answer = serving.answer.lock().unwrap().clone();
+            match String::from_utf8(answer.body.clone()) {
+                Ok(page) => Answer { body: page.replace("{scrape}", &scrape.to_string()).into(), ..answer },
+                Err(_) => answer,
+            }
         });
         let exporter = Exporter { address, shared };
         exporter.serve(page);

@@ -17,6 +17,7 @@ pub mod forward_server;
 pub mod http;
 pub mod kubelet;
 pub mod proxy;
+pub mod relay;
 pub mod remote_write_server;
 pub mod sigv4;
 pub mod tls;

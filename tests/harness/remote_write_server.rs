@@ -104,6 +104,11 @@ impl RemoteWriteServer {
         RemoteWriteServer { address: serve(move |request| serving.answer(request)), shared }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Where it takes requests.
     pub fn url(&self) -> String {
         format!("http://{}/api/v1/write", self.address)
@@ -122,6 +127,11 @@ impl RemoteWriteServer {
     /// How many requests came.
     pub fn requests(&self) -> usize {
         self.shared.requests.lock().unwrap().len()
+    }
+
+    /// Samples of the request that had most, whatever was answered.
+    pub fn largest_request(&self) -> usize {
+        self.shared.requests.lock().unwrap().iter().copied().max().unwrap_or(0)
     }
 
     /// A header of the newest request; its name in lower case.

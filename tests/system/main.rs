@@ -14,6 +14,7 @@ mod forward;
 mod kubelet;
 mod lifecycle;
 mod metrics;
+mod outages;
 mod outputs;
 mod pull;
 mod real_kubernetes;

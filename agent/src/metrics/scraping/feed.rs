@@ -42,7 +42,10 @@ impl Clock {
     /// Milliseconds since the epoch, later than the time before.
     pub(super) fn next(&mut self) -> i64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        self.next_at(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn next_at(&mut self, now: i64) -> i64 {
         let time = self.last.map_or(now, |last| now.max(last.saturating_add(1)));
         self.last = Some(time);
         time
@@ -173,5 +176,17 @@ fn of_output(labels: &SeriesLabels, output: usize, value: f64, timestamp: i64) -
 impl Drop for Feed {
     fn drop(&mut self) {
         self.shared.metrics.series(-(self.counted as i64));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_rise_whatever_the_clock_does() {
+        let mut clock = Clock::default();
+        let times = [5_000, 5_000, 1_000, 1_500, 20_000, 19_000].map(|now| clock.next_at(now));
+        assert_eq!(times, [5_000, 5_001, 5_002, 5_003, 20_000, 20_001]);
     }
 }

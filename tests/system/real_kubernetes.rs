@@ -3,33 +3,21 @@
 //! `tests/cluster/cluster up`, then inside: `tests/cluster/cluster enter cargo test -p sidelight-agent --test system --
 //! --ignored real_kubernetes --test-threads=1`.
 
+pub(crate) mod stage;
+
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sidelight_tests::agent::Agent;
-use sidelight_tests::forward_server::ForwardServer;
-use tempfile::TempDir;
 
-use crate::BINARY;
+use self::stage::{LOGS, Stage, kubectl, name, text, wait_for};
 use crate::real_receivers::receiver::Receiver;
 
 const CLUSTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/cluster/cluster");
 const IMAGE: &str = "sidelight.test/writer:1";
-const LOGS: &str = "/var/log/pods";
-/// The kubelet removes the directories of deleted pods once a minute, and all this may be slow.
-const PATIENCE: Duration = Duration::from_secs(180);
-
-/// One test: a namespace of the cluster, a receiver, a directory for the agent. It goes with all its pods.
-struct Stage {
-    namespace: String,
-    server: ForwardServer,
-    directory: TempDir,
-}
 
 /// What a pod's only container writes.
 struct Writer {
@@ -42,50 +30,9 @@ struct Writer {
 // === impl Stage ===
 
 impl Stage {
-    fn new(test: &str) -> Self {
-        let namespace = format!("{test}-{}", std::process::id());
-        kubectl(&["create", "namespace", &namespace]);
-        Stage { namespace, server: ForwardServer::start(), directory: TempDir::new().unwrap() }
-    }
-
-    /// Starts an agent for this namespace; `forward` are further keys of its output.
-    fn agent(&self, forward: &str) -> Agent {
-        self.agent_for(self.server.address().port(), forward)
-    }
-
-    /// The same for another receiver on this machine.
-    fn agent_for(&self, port: u16, forward: &str) -> Agent {
-        let (data, namespace) = (self.directory.path().display(), &self.namespace);
-        let config = format!(
-            "node: ${{NODE_NAME}}\ndata_dir: {data}/data\nadmin: {{ listen: '127.0.0.1:0', api: '127.0.0.1:0' }}\nworkers: 2\n\
-             kubernetes: {{ source: cluster }}\nlogs:\n  root: {LOGS}\n  namespaces: [{namespace}]\n  outputs:\n  - forward:\n      \
-             upstreams: ['127.0.0.1:{port}']\n      flush_interval: 50ms\n{forward}"
-        );
-        Agent::start(BINARY, self.directory.path(), &config)
-    }
-
-    fn apply(&self, object: &Value) {
-        let mut kubectl = Command::new("kubectl")
-            .args(["apply", "--namespace", &self.namespace, "-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        kubectl.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
-        assert!(kubectl.wait().unwrap().success(), "{object}");
-    }
-
     /// A Deployment whose pods write and then wait; gives its pods once the API knows all about them.
     fn deploy(&self, name: &str, replicas: usize, writer: &Writer) -> Vec<Value> {
-        self.apply(&json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
-            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": writer.pod(name, "Always")},
-        }));
-        let has_begun = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].is_string();
-        wait_for("the Deployment's pods", || {
-            self.pods(name).iter().filter(|pod| has_begun(pod)).count() == replicas
-        });
-        self.pods(name)
+        self.run(name, replicas, &writer.pod(name, "Always"))
     }
 
     /// A Job whose pods write and exit; gives its pods once it is complete.
@@ -98,12 +45,6 @@ impl Stage {
             kubectl(&["get", "job", name, "-n", &self.namespace, "-o", "json"])["status"]["succeeded"] == pods
         });
         self.pods(name)
-    }
-
-    fn pods(&self, app: &str) -> Vec<Value> {
-        let list =
-            kubectl(&["get", "pods", "-n", &self.namespace, "-l", &format!("app={app}"), "-o", "json"]);
-        list["items"].as_array().unwrap().clone()
     }
 
     /// The directory of a pod's logs.
@@ -151,15 +92,6 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        let _ = Command::new("kubectl")
-            .args(["delete", "namespace", &self.namespace, "--wait=false"])
-            .stdout(Stdio::null())
-            .status();
-    }
-}
-
 // === impl Writer ===
 
 impl Writer {
@@ -182,28 +114,6 @@ impl Writer {
             },
         })
     }
-}
-
-fn kubectl(arguments: &[&str]) -> Value {
-    let output = Command::new("kubectl").args(arguments).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "kubectl {}", arguments.join(" "));
-    serde_json::from_slice(&output.stdout).unwrap_or_default()
-}
-
-fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
-        std::thread::sleep(Duration::from_millis(500));
-    }
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap()
-}
-
-fn name(pod: &Value) -> &str {
-    text(&pod["metadata"]["name"])
 }
 
 fn labels_of(pod: &Value) -> BTreeMap<&str, &str> {

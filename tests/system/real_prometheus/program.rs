@@ -111,13 +111,22 @@ impl Program {
         Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
     }
 
-    /// The instant vector that a query gives.
+    /// The vector that a query gives at this moment.
     pub(crate) fn query(&self, query: &str) -> Vec<Value> {
+        self.ask(query, "")
+    }
+
+    /// The vector that it gives at a moment, in milliseconds since the epoch.
+    pub(crate) fn query_at(&self, query: &str, time: i64) -> Vec<Value> {
+        self.ask(query, &format!("&time={}.{:03}", time / 1000, time % 1000))
+    }
+
+    fn ask(&self, query: &str, parameters: &str) -> Vec<Value> {
         let encoded = query.bytes().fold(String::new(), |mut encoded, byte| {
             let _ = write!(encoded, "%{byte:02X}");
             encoded
         });
-        let answer = self.get(&format!("/api/v1/query?query={encoded}"));
+        let answer = self.get(&format!("/api/v1/query?query={encoded}{parameters}"));
         let mut answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{answer}"));
         answer["data"]["result"].as_array_mut().map(std::mem::take).unwrap_or_else(|| panic!("{answer}"))
     }

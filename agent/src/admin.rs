@@ -23,10 +23,10 @@ use crate::delivery::memory::Share;
 use crate::delivery::remote_write::{self, Queue};
 use crate::delivery::status::{OutputState, OutputStatus};
 use crate::logs::container::Inventory;
-use crate::logs::events::{self, Events};
 use crate::metrics::containers;
 use crate::metrics::discover::{pod_labels, workload_labels};
 use crate::metrics::scraping::States;
+use crate::metrics::workloads::{self, Workloads};
 
 /// `/livez` fails when a thread with work to do has made no step for so long.
 const STALL: Duration = Duration::from_secs(30);
@@ -70,10 +70,12 @@ pub struct View {
     pub outputs: Vec<OutputView>,
     /// The outputs of samples.
     pub sample_outputs: Vec<SampleOutputView>,
-    /// What is known of each target.
+    /// What is known of each target that is scraped.
     pub states: States,
+    /// What is known of each that others have asked for.
+    pub pulled: States,
     /// Metrics from logs.
-    pub events: Events,
+    pub workloads: Workloads,
 }
 
 /// Whether the agent is alive and ready, and what it is doing: latest values.
@@ -229,11 +231,12 @@ fn containers_page(view: &View) -> String {
         page += &containers::page(&pods);
     }
     if logs.events {
-        let mut counts = view.events.counts();
-        counts.retain(|(workload, _)| metrics.namespaces.matches(&workload.namespace));
-        page += &events::page(&counts, |workload| {
-            workload_labels(&workload.namespace, &workload.name, &view.config)
-        });
+        let counted = (view.workloads)();
+        let wanted = counted.iter().filter(|workload| metrics.namespaces.matches(&workload.namespace));
+        page +=
+            &workloads::page(wanted.map(|workload| {
+                (workload, workload_labels(&workload.namespace, &workload.name, &view.config))
+            }));
     }
     page
 }

@@ -12,7 +12,7 @@ mod review;
 mod store;
 mod watch;
 
-pub use credentials::Credentials;
+pub use credentials::token;
 pub use review::{Reviews, Verdict};
 pub use store::Store;
 
@@ -41,6 +41,8 @@ pub struct Pod {
     pub ip: Option<String>,
     /// All its addresses, of which that is the first: one of each family.
     pub ips: Vec<IpAddr>,
+    /// Its node.
+    pub node: String,
     /// Its node's address.
     pub host_ip: Option<IpAddr>,
     /// Where it is in its life.

@@ -307,7 +307,7 @@ impl Config {
                 "samples that wait or are packed (each output of metrics)",
                 self.metrics.outputs.len() as u64 * (QUEUE_BYTES + PACKING_BYTES) as u64,
             ),
-            ("series (metrics.series_limit_total)", self.series_bytes()),
+            ("series (metrics.series_limit_total, for outputs and for pull)", self.series_bytes()),
         ]
     }
 
@@ -316,8 +316,10 @@ impl Config {
         let outputs = &self.metrics.outputs;
         let with_rules =
             outputs.iter().filter(|output| !output.remote_write.relabel.is_empty()).count() as u64;
-        let bytes = SERIES_BYTES + with_rules * LABELS_BYTES;
-        if outputs.is_empty() { 0 } else { self.metrics.series_limit_total * bytes }
+        // Of those that others ask for, there are as many again.
+        let ways = [!outputs.is_empty(), !self.metrics.pull.listen.is_empty()];
+        let ways = ways.iter().filter(|is_there| **is_there).count() as u64;
+        ways * self.metrics.series_limit_total * (SERIES_BYTES + with_rules * LABELS_BYTES)
     }
 
     /// One output's share of the memory budget, in bytes.

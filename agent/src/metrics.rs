@@ -12,4 +12,5 @@ pub mod scraping;
 pub mod series;
 mod shares;
 pub mod symbols;
+pub mod workloads;
 pub mod write_request;

@@ -1,8 +1,9 @@
 //! A page of metrics that a test can change.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::http::{Answer, serve};
 
@@ -15,6 +16,7 @@ pub struct Exporter {
 struct Shared {
     answer: Mutex<Answer>,
     scrapes: AtomicU64,
+    hangs: AtomicBool,
 }
 
 // === impl Exporter ===
@@ -22,10 +24,17 @@ struct Shared {
 impl Exporter {
     /// Serves this page at every path. Where it says `{scrape}`, stands the number of the scrape, from 1.
     pub fn start(page: &str) -> Self {
-        let shared = Arc::new(Shared { answer: Mutex::new(Answer::status(200)), scrapes: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            answer: Mutex::new(Answer::status(200)),
+            scrapes: AtomicU64::new(0),
+            hangs: AtomicBool::new(false),
+        });
         let serving = shared.clone();
         let address = serve(move |_| {
             let scrape = serving.scrapes.fetch_add(1, Ordering::SeqCst) + 1;
+            while serving.hangs.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             let answer = serving.answer.lock().unwrap().clone();
             match String::from_utf8(answer.body.clone()) {
                 Ok(page) => Answer { body: page.replace("{scrape}", &scrape.to_string()).into(), ..answer },
@@ -46,6 +55,11 @@ impl Exporter {
     /// From now on it answers so.
     pub fn answer(&self, answer: Answer) {
         *self.shared.answer.lock().unwrap() = answer;
+    }
+
+    /// From now on it does not answer, or does again.
+    pub fn hang(&self, hangs: bool) {
+        self.shared.hangs.store(hangs, Ordering::SeqCst);
     }
 
     /// Its port.

@@ -62,6 +62,7 @@ pub fn serve_on(
 fn connection(stream: impl Read + Write, answer: &dyn Fn(&Request) -> Answer) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
     while let Some(request) = read(&mut reader)? {
+        let is_last = request.headers.get("connection").is_some_and(|value| value == "close");
         let Answer { status, headers, body } = answer(&request);
         let mut message = format!("HTTP/1.1 {status} -\r\ncontent-length: {}\r\n", body.len()).into_bytes();
         for (name, value) in headers {
@@ -71,6 +72,9 @@ fn connection(stream: impl Read + Write, answer: &dyn Fn(&Request) -> Answer) ->
         message.extend_from_slice(&body);
         reader.get_mut().write_all(&message)?;
         reader.get_mut().flush()?;
+        if is_last {
+            break;
+        }
     }
     Ok(())
 }

@@ -26,6 +26,9 @@ pub fn verify(request: &Request, secret_key: &str, region: &str, service: &str) 
         return Err(format!("the scope is not {scope}: {authorization}"));
     }
     let names = part("SignedHeaders=")?;
+    if !names.split(';').any(|name| name == "host") || !names.split(';').any(|name| name == "x-amz-date") {
+        return Err(format!("host and x-amz-date are not signed: {names}"));
+    }
     let mut canonical = format!("{}\n{}\n\n", request.method, request.path);
     for name in names.split(';') {
         canonical += &format!("{name}:{}\n", header(name)?.trim());

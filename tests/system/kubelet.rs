@@ -32,9 +32,8 @@ struct Served {
 impl Kubelet {
     /// At the port of every kubelet; the address is this process's own.
     fn start(token: &str) -> Self {
-        let process = std::process::id();
-        let address =
-            Ipv4Addr::new(127, 1 + (process >> 14) as u8, (process >> 7) as u8 & 127, process as u8 & 127);
+        let [a, b, c, d] = std::process::id().to_be_bytes();
+        let address = Ipv4Addr::new(127, 1 + (a & 63), b ^ c, d.clamp(1, 254));
         let listener = TcpListener::bind((address, 10250)).unwrap();
         let served = Arc::new(Mutex::new(Served { token: token.to_owned(), cadvisor: String::new() }));
         let serving = served.clone();
@@ -54,13 +53,15 @@ impl Kubelet {
         Kubelet { address, served }
     }
 
-    /// From now on cAdvisor says that these containers, each of a namespace and a pod, have so much memory.
-    fn serve(&self, containers: &[(&str, &str, u64)]) {
-        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    /// From now on cAdvisor says that these containers, each of a namespace and a pod, had so much memory some seconds ago;
+    /// gives that time.
+    fn serve(&self, containers: &[(&str, &str, u64)]) -> i64 {
+        let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64 - 5_000;
         let lines = containers.iter().map(|(namespace, pod, memory)| {
             format!("memory{{container=\"app\",namespace=\"{namespace}\",pod=\"{pod}\"}} {memory} {millis}\n")
         });
         self.served.lock().unwrap().cadvisor = format!("machine_cpu_cores 2\n{}", lines.collect::<String>());
+        millis
     }
 
     fn labels(&self, own: [&str; 3], path: &str) -> String {
@@ -80,6 +81,7 @@ impl Kubelet {
         let mut pod = pod(name, &json!({}));
         pod["metadata"]["namespace"] = json!(namespace);
         pod["metadata"]["labels"] = json!({"team": name});
+        pod["status"]["phase"] = json!("Running");
         pod["status"]["hostIP"] = json!(self.address.to_string());
         pod
     }
@@ -123,7 +125,7 @@ fn start(node: &Node, [all, web]: [&RemoteWriteServer; 2]) -> Agent {
 /// Scenario: the kubelet tells of pods in namespaces of two outputs, of one output, of none, and of the node; then a pod is
 /// gone, and the token of the service account is replaced.
 /// Guarantee: each series goes where the samples of its pod go, with the labels that the rules for Kubernetes know, its own
-/// time, and a mark at its end; the new token is read by itself.
+/// time once, and a mark at its end; the new token is read by itself, and a page that fails ends nothing.
 #[test]
 fn the_kubelets_pages_arrive_by_pod() {
     let (node, all, web) = (Node::new(), RemoteWriteServer::start(), RemoteWriteServer::start());
@@ -132,11 +134,12 @@ fn the_kubelets_pages_arrive_by_pod() {
     write_kubeconfig(node.path());
     let pods = [("shop", "web"), ("shop", "db"), ("private", "x"), ("left-out", "y")];
     node.write_pods(&pods.map(|(namespace, name)| kubelet.pod(namespace, name)));
-    kubelet.serve(&pods.map(|(namespace, name)| (namespace, name, 5)));
+    let time = kubelet.serve(&pods.map(|(namespace, name)| (namespace, name, 5)));
     let agent = start(&node, [&all, &web]);
     let [of_web, of_db] = ["web", "db"].map(|pod| kubelet.memory("shop", pod));
     eventually("the pods' memory", || all.value(&of_web) == Some(5.0) && all.value(&of_db) == Some(5.0));
     eventually("the same at the other output", || web.value(&of_web) == Some(5.0));
+    assert_eq!(all.samples(&of_db)[0].timestamp, time);
     for (name, path) in
         [("machine_cpu_cores", "cadvisor"), ("node_cpu_usage_seconds_total", "resource"), ("up", "resource")]
     {
@@ -154,7 +157,13 @@ fn the_kubelets_pages_arrive_by_pod() {
     let error = |agent: &Agent| agent.api("/api/v1/targets")["targets"][0]["last_error"].to_string();
     eventually("the reason", || error(&agent).contains("401"));
     std::fs::remove_file(node.path().join("token")).unwrap();
-    eventually("the other reason", || error(&agent).contains("cannot read the token"));
+    eventually("the other reason", || error(&agent).contains("no token"));
+
+    std::fs::write(node.path().join("token"), "third\n").unwrap();
+    eventually("pages again", || agent.api("/api/v1/targets")["targets"][0]["last_error"].is_null());
+    kubelet.serve(&[("shop", "web", 7)]);
+    eventually("what is newer", || all.value(&of_web) == Some(7.0));
+    assert_eq!(all.samples(&of_db).len(), 2, "a sample and a mark");
 
     for (server, is_all) in [(&all, true), (&web, false)] {
         let memory = server.named("memory");

@@ -20,6 +20,7 @@ mod pull;
 mod real_exporters;
 mod real_kubernetes;
 mod real_limits;
+mod real_node;
 mod real_prometheus;
 mod real_receivers;
 mod records;

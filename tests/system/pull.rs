@@ -47,9 +47,11 @@ fn get(agent: &Agent, path: &str) -> (u16, String) {
 
 /// The groups of the list, once there are so many.
 fn groups(agent: &Agent, count: usize) -> Vec<Value> {
-    let groups = || serde_json::from_str::<Vec<Value>>(&get(agent, "/sd/prometheus").1).unwrap_or_default();
-    eventually("the list", || groups().len() == count);
-    groups()
+    let list = || get(agent, "/sd/prometheus");
+    let groups = |list: &str| serde_json::from_str::<Vec<Value>>(list).unwrap();
+    // Until the pods are known, there is none.
+    eventually("the list", || matches!(list(), (200, list) if groups(&list).len() == count));
+    groups(&list().1)
 }
 
 /// Scenario: others scrape a pod, whose page changes, fails and takes long; a pod without a page; the configuration is loaded
@@ -60,21 +62,21 @@ fn groups(agent: &Agent, count: usize) -> Vec<Value> {
 fn others_get_the_list_of_targets_and_their_pages() {
     let node = Node::new();
     let exporter = Exporter::start("# TYPE a counter\na_total{pod=\"x\"} 5\nnoise 1\nup 7\n");
-    let path = ("sidelight.dev/metrics.path", "/m?b=2&a=1");
-    node.write_pods(&[serving("web", &exporter, &[ASKS, path]), serving("quiet", &exporter, &[])]);
+    let asked = ("sidelight.dev/metrics.path", "/m%C3%A9?b=2&a=1&match[]=x&flag");
+    node.write_pods(&[serving("web", &exporter, &[ASKS, asked]), serving("quiet", &exporter, &[])]);
     let rules = "relabel: [ { action: drop, source_labels: [__name__], regex: noise } ], ";
     let agent = Agent::start(BINARY, node.path(), &config(&node, rules, ""));
     let group = groups(&agent, 1).remove(0);
     let port = exporter.port();
     assert_eq!(group["targets"], json!([agent.pull_address()]));
     let labels = json!({
-        "__metrics_path__": format!("/proxy/uid-web/{port}/m"), "__param_a": "1", "__param_b": "2", "__scheme__": "http",
+        "__metrics_path__": format!("/proxy/uid-web/{port}/mé"), "__param_a": "1", "__param_b": "2", "__scheme__": "http",
         "container": "app", "instance": format!("127.0.0.1:{port}"), "job": "ns/web-owner", "namespace": "ns", "node": "node-1",
         "pod": "web",
     });
     assert_eq!(group["labels"], labels);
-    // Prometheus sorts them.
-    let path = format!("/proxy/uid-web/{port}/m?a=1&b=2");
+    // Prometheus sorts them, and cannot say the others.
+    let path = format!("/proxy/uid-web/{port}/m%C3%A9?a=1&b=2");
     let own = format!(
         "container=\"app\",instance=\"127.0.0.1:{port}\",job=\"ns/web-owner\",namespace=\"ns\",node=\"node-1\",pod=\"web\""
     );
@@ -94,6 +96,17 @@ fn others_get_the_list_of_targets_and_their_pages() {
     assert!(status == 502 && reason.contains("500"), "{reason}");
     assert_eq!(agent.api("/api/v1/targets")["targets"][1]["state"], "down");
 
+    let slow = Exporter::start("a 7\n");
+    slow.hang(true);
+    node.write_pods(&[serving("slow", &slow, &[ASKS]), serving("web", &exporter, &[ASKS, asked])]);
+    groups(&agent, 2);
+    let slow_path = format!("/proxy/uid-slow/{}/metrics", slow.port());
+    let mut stream = TcpStream::connect(agent.pull_address()).unwrap();
+    let answer = ask(&mut stream, &slow_path, "X-Prometheus-Scrape-Timeout-Seconds: 0.3\r\n");
+    assert!(answer.0 == 502 && answer.2.contains("within the timeout of 0."), "{answer:?}");
+    slow.hang(false);
+    eventually("it answers again", || get(&agent, &slow_path).0 == 200);
+
     exporter.serve("a 7\n");
     let scrapes = exporter.scrapes();
     for wrong in [
@@ -107,11 +120,7 @@ fn others_get_the_list_of_targets_and_their_pages() {
     ] {
         assert_eq!(get(&agent, wrong).0, 404, "{wrong}");
     }
-    let wrong = [
-        format!("/proxy/uid-web/{port}/m"),
-        format!("/proxy/uid-web/{port}/m?a=1"),
-        format!("/proxy/uid-quiet/{port}/m?a=1&b=2"),
-    ];
+    let wrong = [format!("/proxy/uid-web/{port}/m"), format!("/proxy/uid-quiet/{port}/m%C3%A9")];
     assert!(wrong.iter().all(|wrong| get(&agent, wrong).0 == 404));
     assert_eq!(exporter.scrapes(), scrapes);
 

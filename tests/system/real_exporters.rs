@@ -16,8 +16,8 @@ use self::page::{Labels, number, samples, series_of_target};
 use crate::real_kubernetes::stage::{Stage, kubectl, name, text, wait_for};
 use crate::real_prometheus::program::Program;
 
-const IMAGE: &str = "sidelight.test/exporter:1";
-const PORT: u16 = 8080;
+pub(crate) const IMAGE: &str = "sidelight.test/exporter:1";
+pub(crate) const PORT: u16 = 8080;
 const LIBRARIES: [&str; 4] =
     ["metrics-exporter-prometheus", "opentelemetry-prometheus", "prometheus", "prometheus-client"];
 /// Milliseconds between two scrapes of a pod.

@@ -87,7 +87,8 @@ fn explain_target(target: TargetStatus) -> TargetExplanation {
             "see whether the container serves this page; sidelight.dev/metrics.port and metrics.path say which"
         }
         targets::SKIPPED | targets::UP => "",
-        _ => "it is scraped within its interval",
+        _ if target.reason.is_empty() => "it is scraped within its interval",
+        _ => "it is scraped through metrics.pull, by whoever has this agent in his list",
     };
     let error = target.last_error.unwrap_or_default();
     let reason = match target.state.as_str() {

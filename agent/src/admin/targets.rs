@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::View;
 use crate::cluster::Pod;
 use crate::metrics::discover::{self, Target};
+use crate::metrics::scraping::States;
 
 /// The newest scrape has brought a page.
 pub(super) const UP: &str = "up";
@@ -53,11 +54,9 @@ pub struct TargetStatus {
 
 pub(super) fn targets(view: &View) -> Targets {
     let pods = view.pods.present();
+    let mut targets: Vec<TargetStatus> = pods.iter().flat_map(|pod| of_pod(view, pod)).collect();
     let of_kubelet = discover::kubelet_targets(&pods, &view.config);
-    let of_kubelet = of_kubelet.iter().filter(|_| !view.config.metrics.outputs.is_empty());
-    let of_kubelet = of_kubelet.map(|target| scraped(view, target, &Pod::default()));
-    let of_pods = pods.iter().flat_map(|pod| of_pod(view, pod));
-    let mut targets: Vec<TargetStatus> = of_kubelet.chain(of_pods).collect();
+    targets.extend(of_kubelet.iter().map(|target| scraped(&view.states, target, &Pod::default(), "")));
     let key = |one: &TargetStatus| (one.namespace.clone(), one.pod.clone(), one.url.clone());
     targets.sort_by_cached_key(key);
     Targets { targets }
@@ -67,12 +66,8 @@ pub(super) fn targets(view: &View) -> Targets {
 pub(super) fn of_pod(view: &View, pod: &Pod) -> Vec<TargetStatus> {
     let found = discover::targets(pod, &view.config);
     let outputs = &view.config.metrics.outputs;
-    // Then it is for others to ask.
-    let is_pulled = !view.config.metrics.pull.listen.is_empty();
     let is_taken = outputs.iter().any(|output| output.matching.takes(&pod.namespace, &pod.labels));
-    let out = if is_pulled {
-        None
-    } else if outputs.is_empty() {
+    let out = if outputs.is_empty() {
         Some("metrics.outputs is empty")
     } else if !is_taken {
         Some("no output's match takes this pod")
@@ -81,9 +76,13 @@ pub(super) fn of_pod(view: &View, pod: &Pod) -> Vec<TargetStatus> {
     } else {
         None
     };
+    let is_pulled = !view.config.metrics.pull.listen.is_empty();
     let scraped = found.targets.iter().map(|target| match out {
+        None => scraped(&view.states, target, pod, ""),
+        Some(reason) if is_pulled => {
+            scraped(&view.pulled, target, pod, &format!("nobody has asked for it; not scraped: {reason}"))
+        }
         Some(reason) => status(pod, target.url(), SKIPPED, reason.to_owned()),
-        None => scraped(view, target, pod),
     });
     let skipped = found.skipped.iter().map(|skipped| {
         let of = skipped
@@ -96,8 +95,9 @@ pub(super) fn of_pod(view: &View, pod: &Pod) -> Vec<TargetStatus> {
     scraped.chain(skipped).collect()
 }
 
-fn scraped(view: &View, target: &Target, pod: &Pod) -> TargetStatus {
-    let known = view.states.get(&target.key).unwrap_or_default();
+/// A target of which `states` tells; until it does, for the reason of `waiting`.
+fn scraped(states: &States, target: &Target, pod: &Pod, waiting: &str) -> TargetStatus {
+    let known = states.get(&target.key).unwrap_or_default();
     let state = match (&known.last_scrape, &known.last_error) {
         (None, _) => WAITING,
         (Some(_), None) => UP,
@@ -109,7 +109,7 @@ fn scraped(view: &View, target: &Target, pod: &Pod) -> TargetStatus {
         last_error: known.last_error,
         samples: known.samples,
         series: known.series,
-        ..status(pod, target.url(), state, String::new())
+        ..status(pod, target.url(), state, if state == WAITING { waiting.to_owned() } else { String::new() })
     }
 }
 

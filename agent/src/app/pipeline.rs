@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::admin::{Health, OutputView, View};
 use crate::app::Parts;
-use crate::app::scraping::ScrapingThreads;
+use crate::app::scraping::{ScrapingThreads, workloads};
 use crate::checkpoint::store::{self, Saved};
 use crate::config::{Config, Output, OutputKind};
 use crate::delivery::memory::Share;
@@ -21,6 +21,7 @@ use crate::delivery::status::OutputStatus;
 use crate::delivery::{forward, stdout};
 use crate::logs::container::{Container, Inventory};
 use crate::logs::discover::Discovery;
+use crate::logs::events::Events;
 use crate::logs::generation::Generation;
 use crate::logs::lane::Lane;
 use crate::logs::reader::{Order, Reader};
@@ -106,22 +107,23 @@ impl Pipeline {
         let order = Arc::new(Order::default());
         let readers = start_readers(&config, parts, &inventory, &order, lanes)?;
         let (saved, scanned) = (Arc::new(Mutex::new(saved)), Arc::<FirstScan>::default());
-        let pods = parts.pods.clone();
-        let states = States::default();
-        let scraping = ScrapingThreads::start(&config, parts, &states)?;
+        let (states, pulled) = (States::default(), States::default());
+        let scraping = ScrapingThreads::start(&config, parts, [&states, &pulled])?;
         let sample_outputs = scraping.iter().flat_map(|scraping| scraping.outputs.clone()).collect();
-        let events = parts.events.clone();
-        let view = View { config: config.clone(), inventory, pods, outputs, sample_outputs, states, events };
-        let view = Arc::new(view);
+        let view = Arc::new(View {
+            config: config.clone(),
+            inventory,
+            pods: parts.pods.clone(),
+            outputs,
+            sample_outputs,
+            states,
+            pulled,
+            workloads: workloads(&parts.events, Events::counts),
+        });
+        let discovery = DiscoveryThread::start(parts, &view, saved.clone(), containers, scanned.clone())?;
         Ok(Pipeline {
             output_names: config.logs.outputs.iter().map(|output| output.name.clone()).collect(),
-            discovery: Some(DiscoveryThread::start(
-                parts,
-                &view,
-                saved.clone(),
-                containers,
-                scanned.clone(),
-            )?),
+            discovery: Some(discovery),
             scraping,
             view,
             order,
@@ -223,10 +225,13 @@ impl Pipeline {
 
     /// Ends at once, but for the acknowledgements of what was sent.
     pub(super) async fn hand_over(mut self, deadline: Instant) -> Ended {
-        if let Some(scraping) = self.scraping.take() {
+        let scraping = self.scraping.take();
+        let ended = self.end(deadline, Order::stop).await;
+        // Last: it waits for nobody, and so the gap between two scrapes is short.
+        if let Some(scraping) = scraping {
             scraping.hand_over().await;
         }
-        self.end(deadline, Order::stop).await
+        ended
     }
 
     async fn end(mut self, deadline: Instant, last_order: fn(&Order)) -> Ended {

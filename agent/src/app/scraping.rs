@@ -13,13 +13,14 @@ use crate::app::Parts;
 use crate::config::{self, Config, QUEUE_BYTES};
 use crate::delivery::remote_write::{DropReason, Pipeline, Protocol, Queue, RemoteWrite, Wanted};
 use crate::delivery::status::OutputState;
-use crate::logs::events::Events;
+use crate::logs::events::{self, EventCounts, Events};
 use crate::metrics::outputs::Output;
 use crate::metrics::pull;
 use crate::metrics::scrape::any_certificate;
-use crate::metrics::scraping::{self, Pages, Shared, States, WorkloadPages};
+use crate::metrics::scraping::{self, Pages, Shared, States};
 use crate::metrics::series::Limits;
 use crate::metrics::symbols::Symbols;
+use crate::metrics::workloads::{Workload, Workloads};
 
 /// For what is left in memory at the end. The grace period has two seconds more than the deadline.
 const LAST_WRITE: Duration = Duration::from_secs(1);
@@ -37,14 +38,14 @@ pub(super) struct ScrapingThreads {
 // === impl ScrapingThreads ===
 
 impl ScrapingThreads {
-    /// Starts it, if there is an output for samples, or others may scrape.
+    /// Starts it, if there is an output for samples, or others may scrape; `states` and `pulled` tell of the targets of either.
     ///
     /// # Errors
     /// When an output cannot be made, or the system has no thread left.
     pub(super) fn start(
         config: &Arc<Config>,
         parts: &Parts,
-        states: &States,
+        [states, pulled]: [&States; 2],
     ) -> anyhow::Result<Option<Self>> {
         let queues = queues(config, parts);
         let pull = !config.metrics.pull.listen.is_empty();
@@ -70,11 +71,12 @@ impl ScrapingThreads {
             outputs,
             symbols,
             states: states.clone(),
+            pulled: pulled.clone(),
             metrics: parts.scrapes.clone(),
             tls: any_certificate()?,
             limits: Arc::new(Limits::of(&config.metrics)),
             pages: Pages::new(usize::try_from(config.metrics.body_limit).unwrap_or(usize::MAX)),
-            events: config.logs.events.then(|| workload_pages(&parts.events)),
+            workloads: config.logs.events.then(|| workloads(&parts.events, Events::last_counts)),
         });
         let (stop, stopped) = watch::channel(None);
         let mut threads = Vec::new();
@@ -123,9 +125,19 @@ impl ScrapingThreads {
     }
 }
 
-fn workload_pages(events: &Events) -> WorkloadPages {
+type Counted = (events::Workload, Arc<EventCounts>);
+
+/// What the way of the logs has counted, for that of samples.
+pub(super) fn workloads(events: &Events, counts: fn(&Events) -> Vec<Counted>) -> Workloads {
     let events = events.clone();
-    Arc::new(move || events.pages())
+    let workload = |(of, counts): Counted| Workload {
+        namespace: of.namespace,
+        name: of.name,
+        container: of.container,
+        levels: counts.levels(),
+        panics: counts.panics(),
+    };
+    Arc::new(move || counts(&events).into_iter().map(workload).collect())
 }
 
 /// A thread that does this, with a runtime of its own.

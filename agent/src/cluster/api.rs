@@ -60,6 +60,7 @@ pub(super) struct OwnerReference {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
+    node_name: String,
     host_network: bool,
     init_containers: Vec<SpecContainer>,
     containers: Vec<SpecContainer>,
@@ -195,6 +196,7 @@ impl ApiPod {
             ip: status.pod_ip,
             phase: status.phase,
             deleting: metadata.deletion_timestamp.is_some(),
+            node: spec.node_name,
             host_network: spec.host_network,
             annotations,
             labels,

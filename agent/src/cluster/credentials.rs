@@ -1,48 +1,22 @@
 //! How the agent shows the servers of the cluster who it is.
 
-use std::path::PathBuf;
-
 use kube::Config;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
-/// A bearer token: the service account's in a pod, a kubeconfig's elsewhere.
-#[derive(Clone, Debug)]
-pub enum Credentials {
-    /// In a file. The kubelet writes another one there before the token expires.
-    File(PathBuf),
-    /// As it stands in a kubeconfig.
-    Fixed(SecretString),
-    /// There is none, and why.
-    Missing(String),
-}
-
-// === impl Credentials ===
-
-impl Credentials {
-    /// What the API server is shown, if that is a token.
-    pub async fn infer() -> Self {
-        match Config::infer().await.map(|config| config.auth_info) {
-            Ok(auth) => match (auth.token_file, auth.token) {
-                (Some(file), _) => Credentials::File(file.into()),
-                (None, Some(token)) => Credentials::Fixed(token),
-                (None, None) => Credentials::Missing("the kubeconfig has no token".to_owned()),
-            },
-            Err(error) => Credentials::Missing(error.to_string()),
-        }
-    }
-
-    /// The token of now.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub fn token(&self) -> Result<String, String> {
-        match self {
-            Credentials::File(file) => match std::fs::read_to_string(file) {
-                Ok(token) => Ok(token.trim().to_owned()),
-                Err(error) => Err(format!("cannot read the token in {}: {error}", file.display())),
-            },
-            Credentials::Fixed(token) => Ok(token.expose_secret().to_owned()),
-            Credentials::Missing(reason) => Err(format!("there is no token for Kubernetes: {reason}")),
-        }
+/// The bearer token that the API server would be shown now: the service account's in a pod, a kubeconfig's elsewhere. Looked
+/// for anew each time, for the kubelet replaces a token before it expires.
+///
+/// # Errors
+/// Why there is none.
+pub async fn token() -> Result<String, String> {
+    let missing = |reason: &dyn std::fmt::Display| format!("there is no token for Kubernetes: {reason}");
+    let auth = Config::infer().await.map_err(|error| missing(&error))?.auth_info;
+    match (auth.token, auth.token_file) {
+        (Some(token), _) => Ok(token.expose_secret().to_owned()),
+        (None, Some(file)) => match std::fs::read_to_string(&file) {
+            Ok(token) => Ok(token.trim().to_owned()),
+            Err(error) => Err(missing(&format_args!("{file}: {error}"))),
+        },
+        (None, None) => Err(missing(&"the kubeconfig has none")),
     }
 }

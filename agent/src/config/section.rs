@@ -66,6 +66,11 @@ impl Section {
         self.entries.contains_key(key)
     }
 
+    /// Whether nothing is given.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Takes a key's value as it is.
     pub fn take(&mut self, key: &'static str) -> Option<Value> {
         self.known.push(key);

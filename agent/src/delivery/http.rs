@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{HeaderValue, PROXY_AUTHORIZATION};
+use hyper::header::{HeaderValue, InvalidHeaderValue, PROXY_AUTHORIZATION};
 use hyper::http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::{Request, Response, Uri};
@@ -102,23 +102,32 @@ impl Proxy {
     /// What is wrong with it; the text does not show it, for it may have a password.
     pub fn parse(url: &str) -> Result<Self, String> {
         let wrong = || "no URL of a proxy; write for example http://proxy:3128".to_owned();
+        // They would end the authority in the middle of a password.
+        let is_plain = !url.contains(['?', '#']);
         let url: Uri = url.parse().map_err(|_| wrong())?;
         let authority = url.authority().map_or("", |authority| authority.as_str());
-        if url.scheme() != Some(&Scheme::HTTP) || authority.is_empty() || url.path().len() > 1 {
+        if !is_plain || url.scheme() != Some(&Scheme::HTTP) || authority.is_empty() || url.path().len() > 1 {
             return Err(wrong());
         }
         let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
         let authorization = (!user.is_empty()).then(|| {
             let (name, password) = user.split_once(':').unwrap_or((user, ""));
             let decoded = [name, password].map(|text| percent_decode_str(text).collect::<Vec<u8>>());
-            let mut header =
-                HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(decoded.join(&b':'))));
-            header.iter_mut().for_each(|header| header.set_sensitive(true));
-            header.map_err(|_| wrong())
+            basic(decoded.join(&b':')).map_err(|_| wrong())
         });
         let address = Uri::builder().scheme(Scheme::HTTP).authority(host).path_and_query("/").build();
         Ok(Proxy { address: address.map_err(|_| wrong())?, authorization: authorization.transpose()? })
     }
+}
+
+/// A user and a password, with a colon between them, as RFC 7617 has them.
+///
+/// # Errors
+/// None that is known: base64 may stand in a header.
+pub fn basic(credentials: impl AsRef<[u8]>) -> Result<HeaderValue, InvalidHeaderValue> {
+    let mut header = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(credentials)))?;
+    header.set_sensitive(true);
+    Ok(header)
 }
 
 // === impl Route ===
@@ -194,6 +203,19 @@ impl Write for Reached {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+    }
+
+    /// Head and body go in one call, and the body is not copied.
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -219,7 +241,16 @@ mod tests {
             parts("http://user:p%40ss@[::1]:1/"),
             Some(("http://[::1]:1/".to_owned(), Some("Basic dXNlcjpwQHNz".to_owned())))
         );
-        for wrong in ["", "proxy:3128", "https://proxy", "socks5://proxy", "http://proxy/path", "http://"] {
+        for wrong in [
+            "",
+            "proxy:3128",
+            "https://proxy",
+            "socks5://proxy",
+            "http://proxy/path",
+            "http://",
+            "http://u:a#b@proxy",
+            "http://u:a?b@proxy",
+        ] {
             assert_eq!(parts(wrong), None, "{wrong}");
         }
     }

@@ -81,7 +81,7 @@ impl RemoteWrite {
     /// An output of this pipeline and its queue.
     ///
     /// # Errors
-    /// When the certificates that an https URL needs cannot be used.
+    /// When certificates, the proxy or a secret cannot be used.
     pub fn new(
         output: &config::MetricOutput,
         (queue, pipeline): (Arc<Queue>, Pipeline),

@@ -75,6 +75,16 @@ impl Container {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
+    /// While its pod is not known, its records are counted where those of the same container were before.
+    pub fn go_on_counting(&self, before: &Container) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(settings) = Arc::get_mut(&mut settings)
+            && settings.events.is_none()
+        {
+            settings.events.clone_from(&before.settings().events);
+        }
+    }
+
     /// Why a file of it cannot be read.
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()

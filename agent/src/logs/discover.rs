@@ -179,6 +179,9 @@ impl Tree {
             };
             let Some(name) = old.directory.file_name().map(OsString::from) else { continue };
             let Some(container) = self.register(&pod, &name, old.directory.clone()) else { continue };
+            if self.discovery.config.logs.events {
+                container.go_on_counting(&old);
+            }
             for generation in old.generations() {
                 let generation = generation.for_outputs(self.discovery.config.logs.outputs.len());
                 self.set_start(&generation);

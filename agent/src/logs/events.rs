@@ -4,16 +4,15 @@
 //! goes, and begins anew when it has had none on the node: so there are as many counters as containers.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::logs::parse::Level;
 
-const EVENTS: &str = "sidelight_log_events_total";
-const PANICS: &str = "sidelight_log_panics_total";
 /// By index; what says no level, or one that nobody knows, is the last.
 const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "unknown"];
+/// With so many workloads, those that are gone are forgotten although nobody has asked for their last counts.
+const MAX_GONE: usize = 4096;
 
 /// What is counted of the node. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -42,53 +41,27 @@ pub struct EventCounts {
 impl Events {
     /// The counters of a workload, for as long as somebody has them.
     pub fn of(&self, workload: Workload) -> Arc<EventCounts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(workload).or_default().clone()
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() >= MAX_GONE {
+            counts.retain(|_, counts| Arc::strong_count(counts) > 1);
+        }
+        counts.entry(workload).or_default().clone()
     }
 
-    /// The counters of the workloads that have containers on the node, by namespace and name.
+    /// The counters of the workloads that have containers on the node, or had some until now.
     pub fn counts(&self) -> Vec<(Workload, Arc<EventCounts>)> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.retain(|_, counts| Arc::strong_count(counts) > 1);
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.iter().map(|(workload, counts)| (workload.clone(), counts.clone())).collect()
     }
 
-    /// A page in the text format for each workload, by namespace and name.
-    pub fn pages(&self) -> BTreeMap<(String, String), String> {
-        let counts = self.counts();
-        let of_workloads = counts
-            .chunk_by(|(one, _), (other, _)| (&one.namespace, &one.name) == (&other.namespace, &other.name));
-        let page = |counts: &[(Workload, Arc<EventCounts>)]| {
-            let Workload { namespace, name, .. } = &counts[0].0;
-            ((namespace.clone(), name.clone()), page(counts, |_| Vec::new()))
-        };
-        of_workloads.map(page).collect()
+    /// The same; afterwards those are forgotten that have no containers any more.
+    pub fn last_counts(&self) -> Vec<(Workload, Arc<EventCounts>)> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = counts.iter().map(|(workload, counts)| (workload.clone(), counts.clone())).collect();
+        // One is here, and one above.
+        counts.retain(|_, counts| Arc::strong_count(counts) > 2);
+        all
     }
-}
-
-/// A page in the text format, each sample with these labels of its workload.
-pub fn page(
-    counts: &[(Workload, Arc<EventCounts>)],
-    labels: impl Fn(&Workload) -> Vec<(String, String)>,
-) -> String {
-    let mut page = format!("# HELP {EVENTS} Records of the log, by level.\n# TYPE {EVENTS} counter\n");
-    let labelled = |workload: &Workload| {
-        let labels = labels(workload);
-        let labels = labels.iter().map(|(name, value)| format!(",{name}=\"{value}\"")).collect::<String>();
-        format!("container=\"{}\"{labels}", workload.container)
-    };
-    for (workload, counts) in counts {
-        let labels = labelled(workload);
-        for (level, count) in LEVELS.iter().zip(&counts.levels) {
-            let count = count.load(Ordering::Relaxed);
-            let _ = writeln!(page, "{EVENTS}{{{labels},level=\"{level}\"}} {count}");
-        }
-    }
-    let _ = write!(page, "# HELP {PANICS} Panics of Rust in the log.\n# TYPE {PANICS} counter\n");
-    for (workload, counts) in counts {
-        let panics = counts.panics.load(Ordering::Relaxed);
-        let _ = writeln!(page, "{PANICS}{{{}}} {panics}", labelled(workload));
-    }
-    page
 }
 
 // === impl EventCounts ===
@@ -101,6 +74,17 @@ impl EventCounts {
         if is_panic(text) {
             self.panics.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Records by level.
+    pub fn levels(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.levels.iter().map(|count| count.load(Ordering::Relaxed));
+        LEVELS.into_iter().zip(counts).collect()
+    }
+
+    /// Panics.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
     }
 }
 
@@ -127,22 +111,22 @@ mod tests {
         second.count(Some(Level::Error), b"thread 'main' was started");
         second.count(None, b"thread 'w 1' (7) panicked at src/main.rs:1:2:\nboom");
         second.count(None, b"thread 'w'\n panicked at ");
-        let page = &events.pages()[&("shop".to_owned(), "web".to_owned())];
-        let counted = |line: &str| page.lines().any(|other| other == line);
-        assert!(counted("sidelight_log_events_total{container=\"app\",level=\"error\"} 2"), "{page}");
-        assert!(counted("sidelight_log_events_total{container=\"app\",level=\"unknown\"} 2"), "{page}");
-        assert!(counted("sidelight_log_events_total{container=\"app\",level=\"trace\"} 0"), "{page}");
-        assert!(counted("sidelight_log_panics_total{container=\"app\"} 1"), "{page}");
+        let [(_, counts)] = &events.counts()[..] else { panic!() };
+        let expected = [("trace", 0), ("debug", 0), ("info", 0), ("warn", 0), ("error", 2), ("unknown", 2)];
+        assert_eq!((&counts.levels()[..], counts.panics()), (&expected[..], 1));
     }
 
     #[test]
-    fn a_workload_without_containers_on_the_node_is_forgotten() {
+    fn a_workload_without_containers_on_the_node_is_asked_once_more_and_forgotten() {
         let events = Events::default();
         let (first, second) = (events.of(web()), events.of(web()));
-        first.count(None, b"");
         drop(first);
-        assert!(events.pages().values().any(|page| page.contains("unknown\"} 1")), "another has it yet");
+        assert_eq!((events.last_counts().len(), events.counts().len()), (1, 1), "another has it yet");
+        second.count(None, b"");
         drop(second);
-        assert!(events.pages().is_empty());
+        assert_eq!(events.counts().len(), 1);
+        let last = events.last_counts();
+        assert_eq!(last[0].1.levels()[5], ("unknown", 1));
+        assert!(events.counts().is_empty());
     }
 }

@@ -7,7 +7,7 @@ use crate::cluster::{Container, ContainerKind, Phase, Pod, quantity};
 use crate::metrics::discover::PodLabels;
 
 /// Labels of a sample's own, and its value.
-type Sample = (Vec<(&'static str, String)>, f64);
+pub(super) type Sample = (Vec<(&'static str, String)>, f64);
 
 /// One family: its name, type and help, and what it has of a container, each with labels of its own.
 struct Family {
@@ -92,7 +92,14 @@ fn resources(pod: &Pod, quantities: &BTreeMap<String, String>) -> Vec<Sample> {
     quantities.iter().filter_map(number).collect()
 }
 
-fn write(page: &mut String, name: &str, labels: &PodLabels, container: &str, (own, value): &Sample) {
+/// One sample.
+pub(super) fn write(
+    page: &mut String,
+    name: &str,
+    labels: &PodLabels,
+    container: &str,
+    (own, value): &Sample,
+) {
     page.push_str(name);
     let of_pod = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let own = own.iter().map(|(name, value)| (*name, value.as_str()));

@@ -11,7 +11,9 @@ pub use tls::server_config;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -21,6 +23,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,17 +36,25 @@ use crate::cluster::Store;
 use crate::metrics::exposition::Dialect;
 use crate::metrics::pull::access::Access;
 use crate::metrics::pull::proxy::Proxies;
-use crate::metrics::scraping::Shared;
+use crate::metrics::scraping::{Shared, stopped};
 
 /// Where Prometheus finds the targets, and below which they are.
 const TARGETS: &str = "/sd/prometheus";
 const PAGES: &str = "/proxy/";
 /// Many times what a pair of Prometheus needs.
 const MAX_CONNECTIONS: usize = 256;
+/// What a connection may buffer of a request.
+const MAX_BUFFER: usize = 16 << 10;
 /// For a request's head, also between two of one connection: longer than most intervals.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// For the beginning of TLS.
 const TLS_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection ends with the answer that it has after so long, and so long after that it is cut: whoever reads slowly holds a
+/// page's memory.
+const MAX_AGE: Duration = Duration::from_secs(300);
+const LAST_ANSWER: Duration = Duration::from_secs(60);
+/// For answers on their way when the server ends.
+const END: Duration = Duration::from_millis(500);
 /// After a failure to listen or to accept.
 const PAUSE: Duration = Duration::from_secs(1);
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -57,6 +68,13 @@ struct Server {
     tls: Option<TlsAcceptor>,
 }
 
+/// The connections, the oldest first, and of each whether a request of it was let in.
+#[derive(Default)]
+struct Connections {
+    set: JoinSet<()>,
+    all: VecDeque<(AbortHandle, Arc<AtomicBool>)>,
+}
+
 /// One group of the list (`prometheus.io/docs/prometheus/latest/http_sd`).
 #[derive(Serialize)]
 struct Group {
@@ -66,45 +84,34 @@ struct Group {
 
 /// Serves `metrics.pull` until `stop` has a deadline.
 pub async fn run(shared: Arc<Shared>, pods: Store, mut stop: watch::Receiver<Option<Instant>>) {
-    tokio::select! {
-        () = serve(shared, pods) => {}
-        _ = stop.wait_for(Option::is_some) => {}
-    }
-}
-
-async fn serve(shared: Arc<Shared>, pods: Store) {
     let pull = &shared.config.metrics.pull;
     // It was tried when the config was read.
     let tls = match pull.tls.as_ref().map(server_config).transpose() {
         Ok(tls) => tls.map(TlsAcceptor::from),
         Err(error) => return tracing::error!(%error, "metrics.pull.tls cannot be used; nobody can scrape"),
     };
-    let listener = listen(&pull.listen).await;
-    let access = Access::new(pull.auth);
-    let proxies = Proxies::new(shared.clone());
+    let listener = tokio::select! {
+        listener = listen(&pull.listen) => listener,
+        () = stopped(&mut stop) => return,
+    };
+    let (access, proxies) = (Access::new(pull.auth), Proxies::new(shared.clone()));
     let server = Arc::new(Server { shared: shared.clone(), pods, access, proxies, tls });
-    let (mut connections, mut handles) = (JoinSet::new(), VecDeque::<AbortHandle>::new());
-    let mut changes = server.pods.changes();
+    let (mut connections, mut changes) = (Connections::default(), server.pods.changes());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    handles.retain(|handle| !handle.is_finished());
-                    // Whoever holds connections open must not keep the others out.
-                    if handles.len() >= MAX_CONNECTIONS {
-                        handles.pop_front().iter().for_each(AbortHandle::abort);
-                    }
-                    handles.push_back(connections.spawn(server.clone().connection(stream)));
-                }
+                Ok((stream, _)) => connections.admit(&server, stream, stop.clone()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     sleep(PAUSE).await;
                 }
             },
-            Some(_) = connections.join_next() => {}
+            Some(_) = connections.set.join_next() => {}
             Ok(()) = changes.changed() => server.proxies.forget_others(&server.pods),
+            () = stopped(&mut stop) => break,
         }
     }
+    let _ = timeout(END, async { while connections.set.join_next().await.is_some() {} }).await;
 }
 
 /// A port that is taken may be free again in a moment; and scraping by others is no reason to end.
@@ -127,37 +134,79 @@ async fn listen(address: &str) -> TcpListener {
     }
 }
 
+// === impl Connections ===
+
+impl Connections {
+    /// Whoever holds connections open must not keep the others out: above the limit one goes, first of those that nobody was
+    /// let in by.
+    fn admit(&mut self, server: &Arc<Server>, stream: TcpStream, stop: watch::Receiver<Option<Instant>>) {
+        self.all.retain(|(connection, _)| !connection.is_finished());
+        if self.all.len() >= MAX_CONNECTIONS {
+            let stranger = self.all.iter().position(|(_, is_known)| !is_known.load(Ordering::Relaxed));
+            let one = self.all.remove(stranger.unwrap_or(0));
+            one.iter().for_each(|(connection, _)| connection.abort());
+        }
+        let is_known = Arc::<AtomicBool>::default();
+        let connection = server.clone().connection(stream, is_known.clone(), stop);
+        self.all.push_back((self.set.spawn(connection), is_known));
+    }
+}
+
 // === impl Server ===
 
 impl Server {
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        is_known: Arc<AtomicBool>,
+        stop: watch::Receiver<Option<Instant>>,
+    ) {
         let Ok(local) = stream.local_addr() else { return };
+        // A socket for both families calls an IPv4 address by its IPv6 name.
+        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
         let _ = stream.set_nodelay(true);
-        match &self.tls {
-            None => self.clone().requests(stream, local).await,
+        match self.tls.clone() {
+            None => self.requests(stream, local, &is_known, stop).await,
             Some(tls) => match timeout(TLS_TIMEOUT, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.clone().requests(stream, local).await,
+                Ok(Ok(stream)) => self.requests(stream, local, &is_known, stop).await,
                 Ok(Err(error)) => tracing::debug!(%error, "TLS cannot begin"),
                 Err(_) => {}
             },
         }
     }
 
-    async fn requests(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin, local: SocketAddr) {
+    async fn requests(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        local: SocketAddr,
+        is_known: &AtomicBool,
+        mut stop: watch::Receiver<Option<Instant>>,
+    ) {
         let service = service_fn(|request| {
             let server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(&request, local).await) }
+            async move { Ok::<_, Infallible>(server.answer(&request, local, is_known).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_BUFFER)
             .serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection failed");
+        let mut connection = pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = sleep(MAX_AGE) => {}
+            () = stopped(&mut stop) => {}
         }
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(LAST_ANSWER, connection).await;
     }
 
-    async fn answer(&self, request: &Request<Incoming>, local: SocketAddr) -> Response<Full<Bytes>> {
+    async fn answer(
+        &self,
+        request: &Request<Incoming>,
+        local: SocketAddr,
+        is_known: &AtomicBool,
+    ) -> Response<Full<Bytes>> {
         if request.method() != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
@@ -170,6 +219,7 @@ impl Server {
         if let Err((status, reason)) = self.access.admit(request.headers(), kind).await {
             return text(status, reason + "\n");
         }
+        is_known.store(true, Ordering::Relaxed);
         if !self.pods.synced() {
             // Prometheus goes on with the targets that it has.
             return text(StatusCode::SERVICE_UNAVAILABLE, "the pods of the node are not known yet\n");
@@ -204,13 +254,18 @@ impl Server {
         let group = |target: &proxy::Target| {
             let key = &target.key;
             let (path, query) = key.path.split_once('?').unwrap_or((&key.path, ""));
+            // Scrapers write it with their own escapes.
+            let path = percent_decode_str(path).decode_utf8_lossy();
             let mut labels: BTreeMap<String, String> = target.labels.iter().cloned().collect();
             labels.insert("__scheme__".to_owned(), scheme.to_owned());
             labels.insert("__metrics_path__".to_owned(), format!("{PAGES}{}/{}{path}", key.uid, key.port));
-            labels.extend(
-                form_urlencoded::parse(query.as_bytes())
-                    .map(|(name, value)| (format!("__param_{name}"), value.into_owned())),
-            );
+            for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+                // One label that is none, and Prometheus 2 takes nothing of the list.
+                if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !value.is_empty()
+                {
+                    labels.entry(format!("__param_{name}")).or_insert_with(|| value.into_owned());
+                }
+            }
             Group { targets: [local.to_string()], labels }
         };
         targets.iter().map(group).collect()

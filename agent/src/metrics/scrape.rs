@@ -24,9 +24,8 @@ use hyper_util::rt::TokioIo;
 use sidelight_contract::annotations::Scheme;
 use tokio::net::TcpStream;
 
-use crate::cluster::Credentials;
-use crate::delivery;
 use crate::metrics::discover::Target;
+use crate::{cluster, delivery};
 
 /// What we read, in the order in which we like it.
 const TEXTS: &str =
@@ -46,8 +45,8 @@ pub struct Client {
     /// Bytes of a page, before and after it is unpacked.
     body_limit: usize,
     tls: Arc<rustls::ClientConfig>,
-    /// For the kubelet, and for nobody else.
-    credentials: Option<Credentials>,
+    /// It says who asks: to the kubelet, and to nobody else.
+    shows_token: bool,
     connection: Option<SendRequest<Empty<Bytes>>>,
 }
 
@@ -117,7 +116,7 @@ struct Limited<'a> {
 impl Client {
     /// Not yet connected.
     pub fn new(timeout: Duration, body_limit: usize, tls: Arc<rustls::ClientConfig>) -> Self {
-        Client { timeout, body_limit, tls, credentials: None, connection: None }
+        Client { timeout, body_limit, tls, shows_token: false, connection: None }
     }
 
     /// From now on it waits no longer than that.
@@ -127,8 +126,8 @@ impl Client {
 
     /// One that says who asks: for the kubelet, at the address that the API server gives for the node.
     #[must_use]
-    pub fn with_credentials(self, credentials: Credentials) -> Self {
-        Client { credentials: Some(credentials), ..self }
+    pub fn with_token(self) -> Self {
+        Client { shows_token: true, ..self }
     }
 
     /// Reads the target's page into `page`, which is emptied before, as far as there is room; gives its content type.
@@ -219,10 +218,11 @@ impl Client {
             .header("X-Prometheus-Scrape-Timeout-Seconds", Seconds(timeout).to_string())
             .body(Empty::new())
             .map_err(|error| ScrapeError::Encoding(error.to_string()))?;
-        if let Some(credentials) = &self.credentials {
-            let token = credentials.token().map_err(ScrapeError::Credentials)?;
+        if self.shows_token {
+            let token = cluster::token().await.map_err(ScrapeError::Credentials)?;
             let bearer = HeaderValue::try_from(format!("Bearer {token}"));
-            let mut bearer = bearer.map_err(|_| ScrapeError::Credentials("the token is none".to_owned()))?;
+            let mut bearer = bearer
+                .map_err(|_| ScrapeError::Credentials("the token cannot stand in a header".to_owned()))?;
             bearer.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }

@@ -18,16 +18,16 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::cluster::{Credentials, Pod, Store};
-use crate::config::{Config, Kubelet};
+use crate::cluster::{Pod, Store};
+use crate::config::Config;
 use crate::metrics::discover::{Target, TargetKey, kubelet_targets, targets};
 use crate::metrics::outputs::Output;
-pub use crate::metrics::scraping::own::WorkloadPages;
 use crate::metrics::scraping::page::Scraper;
 pub use crate::metrics::scraping::pages::Pages;
 pub use crate::metrics::scraping::state::{ScrapeMetrics, State, States};
 use crate::metrics::series::Limits;
 use crate::metrics::symbols::Symbols;
+use crate::metrics::workloads::Workloads;
 
 /// What every task needs.
 pub struct Shared {
@@ -35,8 +35,10 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// Where samples go.
     pub outputs: Vec<Output>,
-    /// What is known of each target.
+    /// What is known of each target that is scraped.
     pub states: States,
+    /// What is known of each that others have asked for.
+    pub pulled: States,
     /// Counters.
     pub metrics: ScrapeMetrics,
     /// The texts of labels.
@@ -48,7 +50,7 @@ pub struct Shared {
     /// Buffers for pages.
     pub pages: Pages,
     /// Metrics from logs, where they are wanted.
-    pub events: Option<WorkloadPages>,
+    pub workloads: Option<Workloads>,
 }
 
 /// How a task ends.
@@ -69,14 +71,8 @@ struct Wanted {
     outputs: Vec<usize>,
     /// Whose share of memory and series it takes.
     namespace: String,
-    /// Where it is the kubelet's.
-    kubelet: Option<Arc<OfKubelet>>,
-}
-
-/// What a scrape of the kubelet needs beside.
-struct OfKubelet {
-    credentials: Credentials,
-    pods: Store,
+    /// Where it is the kubelet's, whose page has series of many pods.
+    pods_of_kubelet: Option<Store>,
 }
 
 struct Running {
@@ -90,8 +86,6 @@ struct Running {
 /// The tasks.
 #[derive(Default)]
 struct Tasks {
-    /// Where its pages are wanted.
-    kubelet: Option<Arc<OfKubelet>>,
     set: JoinSet<()>,
     running: HashMap<TargetKey, Running>,
     /// Those that have been told to end: the next task of the same target waits for it, so that its samples come later.
@@ -102,14 +96,10 @@ struct Tasks {
 pub async fn run(shared: Arc<Shared>, pods: Store, mut stop: watch::Receiver<Option<Instant>>) {
     let mut changes = pods.changes();
     let mut tasks = Tasks::default();
-    if shared.config.metrics.kubelet != Kubelet::None {
-        let credentials = Credentials::infer().await;
-        tasks.kubelet = Some(Arc::new(OfKubelet { credentials, pods: pods.clone() }));
-    }
     for index in 0..shared.outputs.len() {
         tasks.set.spawn(flush(shared.clone(), index));
     }
-    if shared.config.metrics.containers || shared.events.is_some() {
+    if shared.config.metrics.containers || shared.workloads.is_some() {
         tasks.set.spawn(own::follow(shared.clone(), pods.clone()));
     }
     loop {
@@ -128,7 +118,8 @@ pub async fn run(shared: Arc<Shared>, pods: Store, mut stop: watch::Receiver<Opt
     shared.outputs.iter().for_each(Output::close);
 }
 
-async fn stopped(stop: &mut watch::Receiver<Option<Instant>>) {
+/// Waits for a deadline: it is time to stop.
+pub(super) async fn stopped(stop: &mut watch::Receiver<Option<Instant>>) {
     let _ = stop.wait_for(Option::is_some).await;
 }
 
@@ -155,14 +146,14 @@ impl Tasks {
                 } else if !outputs.is_empty() {
                     let (outputs, namespace) = (outputs.clone(), pod.namespace.clone());
                     let key = target.key.clone();
-                    wanted.insert(key, Wanted { target, outputs, namespace, kubelet: None });
+                    wanted.insert(key, Wanted { target, outputs, namespace, pods_of_kubelet: None });
                 }
             }
         }
         for target in kubelet_targets(&present, &shared.config) {
-            let (outputs, kubelet) = ((0..shared.outputs.len()).collect(), self.kubelet.clone());
-            let wanted_one = Wanted { target, outputs, namespace: String::new(), kubelet };
-            wanted.insert(wanted_one.target.key.clone(), wanted_one);
+            let (outputs, key) = ((0..shared.outputs.len()).collect(), target.key.clone());
+            let pods_of_kubelet = Some(pods.clone());
+            wanted.insert(key, Wanted { target, outputs, namespace: String::new(), pods_of_kubelet });
         }
         self.ending.retain(|_, over| matches!(over.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
         let is_over = |key: &TargetKey, running: &mut Running| {

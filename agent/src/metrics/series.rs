@@ -62,6 +62,8 @@ pub struct SeriesCache {
     /// Histograms that stand beside the page, each with the number of its sample.
     incoming: VecDeque<(usize, Box<[u8]>)>,
     starts: Starts,
+    /// Where samples have times of their own and end with a mark: the newest time, by slot.
+    newest: Vec<i64>,
     /// New with that page.
     added: Vec<u32>,
     /// How many new series of that page were refused, and for which limit last.
@@ -75,6 +77,8 @@ struct Point {
     slot: u32,
     value: f64,
     timestamp: Option<i64>,
+    /// It was passed on with an earlier page.
+    is_repeated: bool,
 }
 
 /// A sample.
@@ -167,6 +171,7 @@ impl SeriesCache {
             histograms: Vec::new(),
             incoming: VecDeque::new(),
             starts: Starts::default(),
+            newest: Vec::new(),
             added: Vec::new(),
             refused: None,
             scrape: 0,
@@ -190,6 +195,9 @@ impl SeriesCache {
         self.points.iter().enumerate().filter_map(move |(index, point)| {
             let exemplar = exemplars.next_if(|(at, _)| *at == index);
             let histogram = histograms.next_if(|(at, _)| *at == index);
+            if point.is_repeated {
+                return None;
+            }
             Some(Sample {
                 labels: self.slots[point.slot as usize].labels.as_ref()?,
                 value: point.value,
@@ -202,8 +210,8 @@ impl SeriesCache {
     }
 
     /// Ends the series that the newest page does not have, or all of them when it was not whole: `stale` gets the labels of
-    /// those that have to be marked.
-    pub fn end_vanished(&mut self, is_whole: bool, mut stale: impl FnMut(SeriesLabels)) {
+    /// those that have to be marked, and where their samples have times of their own, when.
+    pub fn end_vanished(&mut self, is_whole: bool, mut stale: impl FnMut(SeriesLabels, Option<i64>)) {
         let added = std::mem::take(&mut self.added);
         let scrape = self.scrape;
         let remembered = self.relabelled.len();
@@ -221,7 +229,7 @@ impl SeriesCache {
             added.iter().for_each(|new| self.slots[*new as usize].ends_unmarked = true);
         }
         self.starts.forget();
-        let (before, slots, free) = (self.len(), &mut self.slots, &mut self.free);
+        let (before, slots, free, newest) = (self.len(), &mut self.slots, &mut self.free, &self.newest);
         self.by_labels.retain(|slot| {
             let known = &mut slots[*slot as usize];
             if is_whole && known.scrape == scrape {
@@ -230,7 +238,9 @@ impl SeriesCache {
             if let Some(labels) = known.labels.take()
                 && !known.ends_unmarked
             {
-                stale(labels);
+                // Right behind its last sample: it may come back with a time before this scrape.
+                let last = newest.get(*slot as usize).copied().filter(|last| *last > i64::MIN);
+                stale(labels, last.map(|last| last + 1));
             }
             free.push(*slot);
             false
@@ -238,6 +248,12 @@ impl SeriesCache {
         self.by_text.retain(|slot| slots[*slot as usize].labels.is_some());
         self.aliases.retain(|_, slot| slots[*slot as usize].labels.is_some());
         self.limits.give_back(before - self.by_labels.len(), &self.namespace);
+    }
+
+    /// Whether series go on when a page cannot be read: the times of the next one may be those of the page before, and no sample
+    /// may come behind a mark.
+    pub fn outlive_failures(&self) -> bool {
+        self.labels.pods.is_some()
     }
 
     /// The samples of the page are passed on, and their memory is for the next target's.
@@ -323,6 +339,7 @@ impl SeriesCache {
         let index = match self.free.pop() {
             Some(free) => {
                 self.slots[free as usize] = slot;
+                self.newest.get_mut(free as usize).into_iter().for_each(|newest| *newest = i64::MIN);
                 free
             }
             None => {

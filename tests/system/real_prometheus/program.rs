@@ -52,7 +52,7 @@ impl Program {
         Self::prometheus_with(directory, "global: { scrape_interval: 1h }\n")
     }
 
-    pub(super) fn prometheus_with(directory: &Path, text: &str) -> Self {
+    pub(crate) fn prometheus_with(directory: &Path, text: &str) -> Self {
         let config = directory.join("prometheus.yml");
         std::fs::write(&config, text).unwrap();
         Self::ready("prometheus", &config, directory, &[])

@@ -52,6 +52,9 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
         pull: pull(section.section("pull", mistakes), files, mistakes),
         outputs: outputs(&mut section, files, mistakes),
     };
+    if metrics.kubelet != Kubelet::None && metrics.outputs.is_empty() {
+        mistakes.add(&section.path("kubelet"), "needs an output in metrics.outputs");
+    }
     if metrics.timeout > metrics.interval {
         let (timeout, interval) = (format_duration(metrics.timeout), format_duration(metrics.interval));
         mistakes.add(
@@ -163,6 +166,7 @@ mod tests {
                 "outputs: [ { name: stdout, remote_write: { url: 'http://a' } } ]",
                 "metrics.outputs[0].name: \"stdout\" is taken by an output of logs",
             ),
+            ("kubelet: all", "metrics.kubelet: needs an output"),
             ("labels: [app, job]", "metrics.labels: \"job\" would be the label \"job\", which is taken"),
             ("labels: [a.b, a/b]", "metrics.labels: \"a/b\" would be the label \"a_b\", which is taken"),
             ("relabels: []", "metrics.relabels: unknown key; did you mean `relabel`"),

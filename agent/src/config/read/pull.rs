@@ -19,11 +19,17 @@ pub(super) fn pull(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mu
         tls: pull_tls(section.section("tls", mistakes), files, mistakes),
     };
     let has_authority = pull.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
-    if (pull.auth == PullAuth::Mtls) != has_authority {
-        mistakes.add(&section.path("auth"), "mtls needs tls.client_ca_file, and is what that is for");
-    }
     let is_local = pull.listen.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback());
-    if pull.auth == PullAuth::Token && pull.tls.is_none() && !is_local {
+    if pull.listen.is_empty() {
+        if pull.auth != PullAuth::None || pull.tls.is_some() {
+            mistakes.add(
+                &section.path("listen"),
+                "needed: without it nobody can scrape, whatever auth and tls say",
+            );
+        }
+    } else if (pull.auth == PullAuth::Mtls) != has_authority {
+        mistakes.add(&section.path("auth"), "mtls needs tls.client_ca_file, and is what that is for");
+    } else if pull.auth == PullAuth::Token && pull.tls.is_none() && !is_local {
         mistakes.add(
             &section.path("auth"),
             "tokens would come in clear: set tls, or listen on a loopback address",
@@ -76,6 +82,7 @@ mod tests {
             ("auth: basic", "auth: \"basic\" is not allowed: none, token or mtls"),
             ("listen: '[::]:1', auth: mtls", "auth: mtls needs tls.client_ca_file"),
             ("listen: '[::]:1', auth: token", "auth: tokens would come in clear"),
+            ("auth: token", "listen: needed"),
             ("tls: { cert_file: a }", "tls.cert_file: cert_file and key_file belong together"),
             ("tls: { cert_file: /none, key_file: /none }", "tls.cert_file: cannot use /none"),
         ] {

@@ -61,6 +61,11 @@ pub(super) fn remote_write(
     if let (Some(first), Some(second)) = (given.next(), given.next()) {
         mistakes.add(&section.path(first), format!("set either this or {second}, not both"));
     }
+    let fits = |token: &Secret| HeaderValue::try_from(token.reveal()).is_ok();
+    if !output.bearer_token.as_ref().is_none_or(fits) {
+        mistakes
+            .add(&section.path("bearer_token"), "it cannot stand in a header: is there a line break in it?");
+    }
     check_tls(&section, &output.url, &output.tls, mistakes);
     section.finish(mistakes);
     output
@@ -135,7 +140,7 @@ fn basic_auth(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mi
 
 /// The client credentials grant (RFC 6749, section 4.4), with Prometheus's keys.
 fn oauth2(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Option<OAuth2> {
-    let mut inner = section.optional_section("oauth2", mistakes)?;
+    let mut inner = section.optional_section("oauth2", mistakes).filter(|inner| !inner.is_empty())?;
     let params = inner.mapping("endpoint_params", mistakes);
     let oauth2 = OAuth2 {
         client_id: inner.text("client_id", "", mistakes),
@@ -147,18 +152,17 @@ fn oauth2(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistak
         tls: tls(inner.section("tls", mistakes), files, mistakes),
     };
     check_tls(&inner, &oauth2.token_url, &oauth2.tls, mistakes);
-    let is_given = !oauth2.client_id.is_empty() || !oauth2.token_url.is_empty();
     for (key, text) in [("client_id", &oauth2.client_id), ("token_url", &oauth2.token_url)] {
-        if is_given && text.is_empty() {
+        if text.is_empty() {
             mistakes.add(&inner.path(key), "needed");
         }
     }
     inner.finish(mistakes);
-    is_given.then_some(oauth2)
+    Some(oauth2)
 }
 
 fn sigv4(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Option<SigV4> {
-    let mut inner = section.optional_section("sigv4", mistakes)?;
+    let mut inner = section.optional_section("sigv4", mistakes).filter(|inner| !inner.is_empty())?;
     let sigv4 = SigV4 {
         region: inner.text("region", "", mistakes),
         access_key: inner.text("access_key", "", mistakes),
@@ -166,16 +170,14 @@ fn sigv4(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistake
         profile: inner.text("profile", "", mistakes),
         role_arn: inner.text("role_arn", "", mistakes),
     };
-    let others = [&sigv4.access_key, &sigv4.profile, &sigv4.role_arn];
-    let is_given = !sigv4.region.is_empty() || others.iter().any(|text| !text.is_empty());
-    if is_given && sigv4.region.is_empty() {
+    if sigv4.region.is_empty() {
         mistakes.add(&inner.path("region"), "needed: for example ${AWS_REGION}");
     }
     if sigv4.access_key.is_empty() == sigv4.secret_key.is_some() {
         mistakes.add(&inner.path("access_key"), "set this and secret_key, or neither");
     }
     inner.finish(mistakes);
-    is_given.then_some(sigv4)
+    Some(sigv4)
 }
 
 fn proxy_url(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Option<Secret> {
@@ -190,10 +192,11 @@ fn proxy_url(section: &mut Section, files: &mut Vec<PathBuf>, mistakes: &mut Mis
 fn url(text: &str) -> Result<String, String> {
     match text.parse::<Uri>() {
         Ok(url) if url.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
-            Err("a URL with a user in it would show the password: use basic_auth or bearer_token_file"
-                .to_owned())
+            Err("a URL with a user in it would show the password: give the secret by its own key".to_owned())
         }
         Ok(url) if url.scheme().is_some() && url.host().is_some() => Ok(text.to_owned()),
+        // It may have a password in it.
+        _ if text.contains('@') => Err("this is no URL".to_owned()),
         _ => Err(format!("{text:?} is no URL; write for example http://prometheus:9090/api/v1/write")),
     }
 }
@@ -218,6 +221,10 @@ mod tests {
                 "url: 'http://a', bearer_token: t, sigv4: { region: r }",
                 "bearer_token: set either this or sigv4",
             ),
+            ("url: 'http://u:p w@a'", "url: this is no URL"),
+            ("url: 'http://a', bearer_token: \"a\\nb\"", "bearer_token: it cannot stand in a header"),
+            ("url: 'http://a', sigv4: { region: '' }", "sigv4.region: needed"),
+            ("url: 'http://a', headers: { a: x, A: y }", "headers: "),
             ("url: 'http://a', sigv4: { access_key: k }", "sigv4.access_key: set this and secret_key"),
             ("url: 'http://a', sigv4: { profile: p }", "sigv4.region: needed"),
             ("url: 'http://a', oauth2: { client_id: c }", "oauth2.token_url: needed"),

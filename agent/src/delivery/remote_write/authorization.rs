@@ -4,12 +4,13 @@ mod oauth2;
 mod sigv4;
 
 use anyhow::Context;
-use base64::prelude::{BASE64_STANDARD, Engine};
+use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::http::request::Parts;
 
 use crate::config::{self, BasicAuth};
+use crate::delivery::http;
 use crate::delivery::remote_write::authorization::oauth2::OAuth2;
 use crate::delivery::remote_write::authorization::sigv4::SigV4;
 use crate::delivery::secret::Secret;
@@ -19,7 +20,7 @@ pub(super) enum Authorization {
     None,
     Fixed(HeaderValue),
     OAuth2(Box<OAuth2>),
-    SigV4(SigV4),
+    SigV4(Box<SigV4>),
 }
 
 // === impl Authorization ===
@@ -28,13 +29,13 @@ impl Authorization {
     /// As the config has it.
     ///
     /// # Errors
-    /// When a secret cannot stand in a header, or a server of tokens has TLS that cannot be used.
+    /// When a secret cannot stand in a header, or TLS of a server of tokens cannot be used.
     pub(super) fn new(config: &config::RemoteWrite) -> anyhow::Result<Self> {
         if let Some(oauth2) = &config.oauth2 {
             return Ok(Authorization::OAuth2(Box::new(OAuth2::new(oauth2)?)));
         }
         if let Some(sigv4) = &config.sigv4 {
-            return Ok(Authorization::SigV4(SigV4::new(sigv4, config.proxy_url.as_ref())?));
+            return Ok(Authorization::SigV4(Box::new(SigV4::new(sigv4, config.proxy_url.as_ref())?)));
         }
         let fixed = config.basic_auth.as_ref().map(basic);
         let bearer = config.bearer_token.as_ref().map(|token| secret(format!("Bearer {}", token.reveal())));
@@ -60,10 +61,11 @@ impl Authorization {
         Ok(())
     }
 
-    /// The receiver has not accepted it. Whether the next one is another.
-    pub(super) fn refused(&self) -> bool {
-        match self {
-            Authorization::OAuth2(oauth2) => oauth2.forget(),
+    /// The receiver has not accepted it, and says so with this status. Whether the next one may be another.
+    pub(super) fn renew(&self, status: StatusCode) -> bool {
+        match (self, status) {
+            (Authorization::OAuth2(oauth2), StatusCode::UNAUTHORIZED) => oauth2.forget(),
+            (Authorization::SigV4(sigv4), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => sigv4.renew(),
             _ => false,
         }
     }
@@ -75,7 +77,7 @@ fn basic(auth: &BasicAuth) -> anyhow::Result<HeaderValue> {
 
 /// A user and a password as RFC 7617 has them.
 fn credentials(user: &str, password: &str) -> anyhow::Result<HeaderValue> {
-    secret(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
+    Ok(http::basic(format!("{user}:{password}"))?)
 }
 
 fn secret(text: String) -> anyhow::Result<HeaderValue> {

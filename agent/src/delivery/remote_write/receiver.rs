@@ -51,7 +51,7 @@ impl Receiver {
     /// As the config has it.
     ///
     /// # Errors
-    /// When the certificates that an https URL needs cannot be used.
+    /// When certificates, the proxy or a secret cannot be used.
     pub(super) fn new(config: &config::RemoteWrite, protocol: Arc<Protocol>) -> anyhow::Result<Self> {
         let url: Uri = config.url.parse().context("the URL was valid when the config was read")?;
         let proxy = config.proxy_url.as_ref().map(|url| Proxy::parse(url.reveal())).transpose();
@@ -71,8 +71,8 @@ impl Receiver {
 
     async fn post(&self, body: Bytes, version: Version) -> anyhow::Result<Response<Incoming>> {
         let answer = self.post_once(body.clone(), version).await?;
-        // A token may end before its time.
-        if answer.status() == StatusCode::UNAUTHORIZED && self.authorization.refused() {
+        // A token may end before its time, and a key be replaced.
+        if self.authorization.renew(answer.status()) {
             return self.post_once(body, version).await;
         }
         Ok(answer)
@@ -105,6 +105,8 @@ impl Receiver {
         let text = format!("{status}: {}", String::from_utf8_lossy(&answer.unwrap_or_default()).trim());
         let is_newer = version == Version::V2;
         match (status, written) {
+            // The receiver has not seen it: the proxy wants another password.
+            (StatusCode::PROXY_AUTHENTICATION_REQUIRED, _) => Outcome::Away(text, None),
             (StatusCode::TOO_MANY_REQUESTS, _) => Outcome::Away(text, retry_after),
             _ if status.is_server_error() => Outcome::Away(text, retry_after),
             _ if status.is_success() && !is_newer => Outcome::Taken(samples, text),

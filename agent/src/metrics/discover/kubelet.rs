@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sidelight_contract::annotations::Scheme;
 
-use crate::cluster::Pod;
+use crate::cluster::{Phase, Pod};
 use crate::config::{Config, Kubelet};
 use crate::metrics::discover::{Target, TargetKey};
 
@@ -23,8 +23,10 @@ pub fn kubelet_targets(pods: &[Arc<Pod>], config: &Config) -> Vec<Target> {
         Kubelet::Cadvisor => &[CADVISOR],
         Kubelet::All => &[RESOURCE, CADVISOR],
     };
-    // The least: of two families always the same.
-    let Some(host) = pods.iter().filter_map(|pod| pod.host_ip).min() else { return Vec::new() };
+    // What a pod that has ended says may be another machine's address by now. The least: of two families always the same.
+    let runs =
+        |pod: &&Arc<Pod>| pod.phase == Phase::Running && (pod.node.is_empty() || pod.node == config.node);
+    let Some(host) = pods.iter().filter(runs).filter_map(|pod| pod.host_ip).min() else { return Vec::new() };
     let address = SocketAddr::new(host, PORT);
     let target = |path: &&str| {
         let labels = [
@@ -52,10 +54,12 @@ mod tests {
 
     #[test]
     fn the_pages_that_are_asked_for_are_found_at_the_nodes_address() {
-        let pod = |ip: &str| Arc::new(Pod { host_ip: ip.parse().ok(), ..Pod::default() });
+        let pod = |ip: &str, node: &str, phase| {
+            Arc::new(Pod { host_ip: ip.parse().ok(), node: node.to_owned(), phase, ..Pod::default() })
+        };
         let found = |pods: &[Arc<Pod>], kubelet: &str| {
             let text = format!(
-                "node: n\nlogs: {{ outputs: [ {{ stdout: {{}} }} ] }}\nmetrics: {{ kubelet: {kubelet} }}"
+                "node: n\nlogs: {{ outputs: [ {{ stdout: {{}} }} ] }}\nmetrics: {{ kubelet: {kubelet}, outputs: [ {{ remote_write: {{ url: 'http://a' }} }} ] }}"
             );
             let config = Config::parse(&text, &|_| None).unwrap();
             let targets = kubelet_targets(pods, &config);
@@ -67,12 +71,18 @@ mod tests {
             labels.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
         };
         let url = |path: &str| format!("https://10.0.0.1:10250{path}");
-        let pods = [pod("none yet"), pod("fd00::1"), pod("10.0.0.1")];
+        let pods = [
+            pod("none yet", "n", Phase::Running),
+            pod("10.0.0.0", "n", Phase::Succeeded),
+            pod("9.0.0.1", "another", Phase::Running),
+            pod("fd00::1", "n", Phase::Running),
+            pod("10.0.0.1", "n", Phase::Running),
+        ];
         let one = |path: &str| (url(path), labels(path));
         assert_eq!(found(&pods, "all"), [one("/metrics/resource"), one("/metrics/cadvisor")]);
         assert_eq!(found(&pods, "resource"), [one("/metrics/resource")]);
         assert_eq!(found(&pods, "cadvisor"), [one("/metrics/cadvisor")]);
         assert_eq!(found(&pods, "none"), []);
-        assert_eq!(found(&pods[..1], "all"), []);
+        assert_eq!(found(&pods[..3], "all"), []);
     }
 }

@@ -19,7 +19,8 @@ pub(super) fn write<'a>(
     for sample in samples {
         let name = sample.labels.name().map_or("", |name| table.text(name));
         let family = family_of(name, sample.labels.metadata.kind, dialect);
-        if described.insert(family.to_owned()) {
+        if !described.contains(family) {
+            described.insert(family.to_owned());
             describe(&mut page, family, sample.labels, table, dialect);
         }
         series(&mut page, name, sample.labels, table);
@@ -58,7 +59,12 @@ fn family_of(name: &str, kind: Option<Kind>, dialect: Dialect) -> &str {
 
 fn describe(page: &mut String, family: &str, labels: &SeriesLabels, table: &SymbolTable, dialect: Dialect) {
     let metadata = labels.metadata;
-    let name = if is_plain(family) { Cow::Borrowed(family) } else { quoted(family).into() };
+    let mut name = String::new();
+    if is_metric_name(family) {
+        name.push_str(family)
+    } else {
+        quote(&mut name, family)
+    }
     let (help, unit) = (table.text(metadata.help), table.text(metadata.unit));
     if !help.is_empty() {
         let help = help.replace('\\', r"\\").replace('\n', r"\n");
@@ -91,10 +97,11 @@ fn kind_name(kind: Kind, dialect: Dialect) -> &'static str {
 /// Names of more than ASCII letters stand in quotes, that of the metric among the labels (Prometheus 3).
 fn series(page: &mut String, name: &str, labels: &SeriesLabels, table: &SymbolTable) {
     let mut separator = '{';
-    if is_plain(name) {
+    if is_metric_name(name) {
         page.push_str(name);
     } else {
-        let _ = write!(page, "{{{}", quoted(name));
+        page.push('{');
+        quote(page, name);
         separator = ',';
     }
     for pair in labels.plain.chunks_exact(2).filter(|pair| pair[0] != Symbol::NAME) {
@@ -107,13 +114,13 @@ fn series(page: &mut String, name: &str, labels: &SeriesLabels, table: &SymbolTa
 }
 
 fn exemplar(page: &mut String, exemplar: &Exemplar) {
-    page.push_str(" # {");
-    for (index, (name, value)) in exemplar.labels.iter().enumerate() {
-        if index > 0 {
-            page.push(',');
-        }
-        let _ = write!(page, "{name}={}", quoted(value));
+    page.push_str(" # ");
+    let mut separator = '{';
+    for (name, value) in &exemplar.labels {
+        label(page, separator, name, value);
+        separator = ',';
     }
+    page.push_str(if separator == '{' { "{" } else { "" });
     let _ = write!(page, "}} {}", number(exemplar.value));
     if let Some(timestamp) = exemplar.timestamp {
         page.push(' ');
@@ -123,20 +130,30 @@ fn exemplar(page: &mut String, exemplar: &Exemplar) {
 
 fn label(page: &mut String, separator: char, name: &str, value: &str) {
     page.push(separator);
-    if is_plain(name) {
-        page.push_str(name);
+    if is_metric_name(name) && !name.contains(':') {
+        page.push_str(name)
     } else {
-        page.push_str(&quoted(name));
+        quote(page, name)
     }
     page.push('=');
-    page.push_str(&quoted(value));
+    quote(page, value);
 }
 
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n"))
+fn quote(page: &mut String, text: &str) {
+    page.push('"');
+    for character in text.chars() {
+        match character {
+            '\\' => page.push_str(r"\\"),
+            '"' => page.push_str("\\\""),
+            '\n' => page.push_str(r"\n"),
+            other => page.push(other),
+        }
+    }
+    page.push('"');
 }
 
-fn is_plain(name: &str) -> bool {
+/// Whether a metric's name stands without quotes; a label's has no colon.
+fn is_metric_name(name: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
     name.bytes().all(is_part) && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
 }
@@ -201,9 +218,9 @@ mod tests {
     #[test]
     fn a_page_of_open_metrics_keeps_units_times_and_exemplars() {
         let page = "# TYPE c_seconds counter\n# UNIT c_seconds seconds\n# HELP c_seconds \\\"Help\\\".\n\
-                    c_seconds_total 3 1700000000.5 # {trace_id=\"t\"} 0.5 1.25\n# TYPE old info\nold_info{v=\"1\"} 1\n# EOF\n";
+                    c_seconds_total 3 1700000000.5 # {trace_id=\"t\",\"é\"=\"x\"} 0.5 1.25\n# TYPE old info\nold_info{v=\"1\"} 1\n# EOF\n";
         let expected = "# HELP c_seconds \\\"Help\\\".\n# TYPE c_seconds counter\n# UNIT c_seconds seconds\n\
-                        c_seconds_total{pod=\"p\"} 3 1700000000.500 # {trace_id=\"t\"} 0.5 1.250\n\
+                        c_seconds_total{pod=\"p\"} 3 1700000000.500 # {trace_id=\"t\",\"é\"=\"x\"} 0.5 1.250\n\
                         # TYPE new info\nnew_info{pod=\"p\",v=\"1\"} 1\n# EOF\n";
         assert_eq!(passed_on(page, Dialect::OpenMetrics), expected);
         let as_text = passed_on(page, Dialect::Text);

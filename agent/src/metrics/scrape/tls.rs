@@ -1,5 +1,6 @@
-//! TLS towards targets. Their address comes from Kubernetes and not from a name that a certificate could prove, and they
-//! are sent no secret: any certificate will do, as long as the handshake is signed by its key.
+//! TLS towards targets. Their address comes from Kubernetes and not from a name that a certificate could prove: any
+//! certificate will do, as long as the handshake is signed by its key. Pods are sent no secret. The kubelet is sent a token, at
+//! the address of this very node, which no packet leaves; most kubelets have signed their certificate themselves.
 
 use std::sync::Arc;
 

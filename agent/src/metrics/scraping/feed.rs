@@ -106,23 +106,31 @@ impl Feed {
     /// Passes on the samples of the page that was read, if it could be, marks for series that have ended, and samples that
     /// are not on the page: all of it together, so that a receiver gets a scrape whole.
     pub(super) fn pass_on(&mut self, time: i64, counts: Option<Counts>, own: &[(&SeriesLabels, f64)]) {
+        let goes_on = counts.is_none() && self.series.outlive_failures();
+        self.send(time, counts, own, goes_on);
+    }
+
+    fn send(&mut self, time: i64, counts: Option<Counts>, own: &[(&SeriesLabels, f64)], goes_on: bool) {
         let mut stale = Vec::new();
-        let is_whole = counts.is_some();
-        self.series.end_vanished(is_whole, |labels| stale.push(labels));
+        if goes_on {
+            self.series.forget_page();
+        } else {
+            let mark = |labels, last: Option<i64>| stale.push((labels, last.unwrap_or(time)));
+            self.series.end_vanished(counts.is_some(), mark);
+        }
         let counts = counts.unwrap_or_default();
         self.is_timed |= counts.timed;
         self.shared.metrics.samples(counts.passed);
         let total = counts.passed + stale.len() + own.len();
         for index in &self.outputs {
-            let plain = |labels, value| of_output(labels, *index, value, time);
             let samples = self.series.samples().filter_map(|sample| {
                 let timestamp = sample.timestamp.unwrap_or(time);
                 let plain = of_output(sample.labels, *index, sample.value, timestamp)?;
                 let (start, exemplar, histogram) = (sample.start, sample.exemplar, sample.histogram);
                 Some(Sample { start, exemplar, histogram, ..plain })
             });
-            let marks = stale.iter().filter_map(|labels| plain(labels, STALE));
-            let own = own.iter().filter_map(|(labels, value)| plain(*labels, *value));
+            let marks = stale.iter().filter_map(|(labels, time)| of_output(labels, *index, STALE, *time));
+            let own = own.iter().filter_map(|(labels, value)| of_output(labels, *index, *value, time));
             let all = own.chain(samples).chain(marks);
             let output = &self.shared.outputs[*index];
             if output.has_rules {
@@ -141,7 +149,7 @@ impl Feed {
     /// There are no more pages: all series end, and those of `own`.
     pub(super) fn end(&mut self, time: i64, own: &[SeriesLabels]) {
         let own: Vec<_> = own.iter().map(|labels| (labels, STALE)).collect();
-        self.pass_on(time, None, &own);
+        self.send(time, None, &own, false);
     }
 
     fn count_dropped(&mut self, dropped: [usize; Limit::ALL.len()]) {

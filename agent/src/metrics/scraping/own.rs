@@ -1,6 +1,6 @@
 //! The node's own view, passed on as if each pod, and each workload, had a page with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -11,9 +11,7 @@ use crate::cluster::{Pod, Store};
 use crate::metrics::containers;
 use crate::metrics::discover::{PodLabels, pod_labels, workload_labels};
 use crate::metrics::series::TargetLabels;
-
-/// Gives a page in the text format for each workload, by namespace and name.
-pub type WorkloadPages = Arc<dyn Fn() -> BTreeMap<(String, String), String> + Send + Sync>;
+use crate::metrics::workloads::{self, Workload};
 
 /// Whose page it is: a pod's by its UID, or a workload's by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,18 +40,19 @@ struct Own {
 pub(super) async fn follow(shared: Arc<Shared>, pods: Store) {
     let mut ticks = interval_at(Instant::now(), shared.config.metrics.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let (mut clock, mut known) = (Clock::default(), HashMap::new());
+    let (mut clock, mut known) = (Clock::default(), HashMap::<Owner, (Way, Feed)>::new());
     loop {
         ticks.tick().await;
         if pods.synced() {
-            let pages = pages(&shared, &pods.present());
+            let pages = pages(&shared, &pods.present(), &known);
             pass_on(&shared, pages, &mut clock, &mut known);
         }
     }
 }
 
-/// The pages of now that an output gets.
-fn pages(shared: &Shared, pods: &[Arc<Pod>]) -> BTreeMap<Owner, Own> {
+/// The pages of now that an output gets. A workload whose last pod Kubernetes has forgotten may still have unread logs: its
+/// series go on as before.
+fn pages(shared: &Shared, pods: &[Arc<Pod>], known: &HashMap<Owner, (Way, Feed)>) -> BTreeMap<Owner, Own> {
     let config = &shared.config;
     let of_pod = |pod: &Arc<Pod>| {
         let own = Own {
@@ -64,26 +63,44 @@ fn pages(shared: &Shared, pods: &[Arc<Pod>]) -> BTreeMap<Owner, Own> {
         };
         (Owner::Pod(pod.uid.clone()), own)
     };
-    let of_workload = |((namespace, name), page): ((String, String), String)| {
-        let is_its = |pod: &&Arc<Pod>| {
-            let owner = pod.owner.as_ref().map_or(&pod.name, |owner| &owner.name);
-            pod.namespace == namespace && *owner == name
-        };
-        let unknown = Pod { namespace: namespace.clone(), ..Pod::default() };
-        let outputs = shared.outputs_of(pods.iter().find(is_its).map_or(&unknown, |pod| &**pod));
+    let counted = shared.workloads.iter().flat_map(|workloads| workloads()).collect::<Vec<_>>();
+    let of_workload = |workloads: &[Workload]| {
+        let Workload { namespace, name, .. } = &workloads[0];
+        let owner = Owner::Workload(namespace.clone(), name.clone());
+        let outputs = outputs_of_workload(shared, pods, namespace, name)
+            .or_else(|| known.get(&owner).map(|(way, _)| way.outputs.clone()))
+            .unwrap_or_else(|| shared.outputs_of(&Pod { namespace: namespace.clone(), ..Pod::default() }));
         let own = Own {
-            page,
+            page: workloads::page(workloads.iter().map(|workload| (workload, Vec::new()))),
             origin: format!("the log of {namespace}/{name}"),
-            way: Way { outputs, labels: workload_labels(&namespace, &name, config) },
+            way: Way { outputs, labels: workload_labels(namespace, name, config) },
             namespace: namespace.clone(),
         };
-        (Owner::Workload(namespace, name), own)
+        (owner, own)
     };
     let of_pods = pods.iter().filter(|_| config.metrics.containers).map(of_pod);
-    let of_workloads = shared.events.iter().flat_map(|events| events()).map(of_workload);
+    let is_same =
+        |one: &Workload, other: &Workload| (&one.namespace, &one.name) == (&other.namespace, &other.name);
+    let of_workloads = counted.chunk_by(is_same).map(of_workload);
     let is_wanted =
         |own: &Own| config.metrics.namespaces.matches(&own.namespace) && !own.way.outputs.is_empty();
     of_pods.chain(of_workloads).filter(|(_, own)| is_wanted(own)).collect()
+}
+
+/// Those that get the samples of any of its pods; none where Kubernetes knows none of these.
+fn outputs_of_workload(
+    shared: &Shared,
+    pods: &[Arc<Pod>],
+    namespace: &str,
+    name: &str,
+) -> Option<Vec<usize>> {
+    let is_its = |pod: &&Arc<Pod>| {
+        let owner = pod.owner.as_ref().map_or(&pod.name, |owner| &owner.name);
+        pod.namespace == namespace && owner == name
+    };
+    let mut its = pods.iter().filter(is_its).map(|pod| shared.outputs_of(pod)).peekable();
+    its.peek()?;
+    Some(its.flatten().collect::<BTreeSet<_>>().into_iter().collect())
 }
 
 /// What ends is told first, and as of an earlier moment: the pod that comes after it may have the same labels.

@@ -38,19 +38,19 @@ pub(super) struct Scraper {
 impl Scraper {
     /// Of a pod, or of the kubelet, whose series go to outputs each for itself.
     pub(super) fn new(shared: Arc<Shared>, wanted: Wanted) -> Self {
-        let Wanted { target, outputs, namespace, kubelet } = wanted;
+        let Wanted { target, outputs, namespace, pods_of_kubelet } = wanted;
         let labels = TargetLabels {
             labels: target.labels.clone(),
             honor: target.honor_labels,
-            pods: kubelet.as_ref().map(|kubelet| kubelet.pods.clone()),
+            pods: pods_of_kubelet.clone(),
             config: shared.config.clone(),
             symbols: shared.symbols.clone(),
         };
         let metrics = &shared.config.metrics;
         let body_limit = usize::try_from(metrics.body_limit).unwrap_or(usize::MAX);
         let mut client = Client::new(metrics.timeout, body_limit, shared.tls.clone());
-        if let Some(kubelet) = kubelet {
-            client = client.with_credentials(kubelet.credentials.clone());
+        if pods_of_kubelet.is_some() {
+            client = client.with_token();
         }
         Scraper {
             client,

@@ -1,6 +1,8 @@
 //! The memory of pages that are on their way: bounded for a namespace and for all, and given back when they are large.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hyper::body::Bytes;
 
 use crate::metrics::scrape::Room;
 use crate::metrics::shares::Shares;
@@ -18,6 +20,14 @@ pub struct Pages {
     spare: Mutex<Vec<Vec<u8>>>,
     /// Of a namespace, what one page may have: so none is refused that comes alone.
     room: Shares,
+}
+
+/// A page that was written, and has its room until it is sent.
+#[derive(Debug)]
+struct Held {
+    pages: Arc<Pages>,
+    namespace: String,
+    page: String,
 }
 
 /// The room of one page. It is given back when this goes.
@@ -49,8 +59,26 @@ impl Pages {
         }
     }
 
+    /// A page of a pod in this namespace that is to be sent, if there is room for it until it is.
+    pub(in crate::metrics) fn hold(self: &Arc<Self>, namespace: &str, page: String) -> Option<Bytes> {
+        self.room.take(page.len(), namespace).ok()?;
+        Some(Bytes::from_owner(Held { pages: self.clone(), namespace: namespace.to_owned(), page }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.page.as_bytes()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.pages.room.give_back(self.page.len(), &self.namespace);
     }
 }
 
@@ -82,6 +110,13 @@ mod tests {
         assert!(rooms.iter_mut().all(|room| room.take(100)));
         assert!(!pages.take("e").1.take(1), "all together");
         drop((a, other, rooms));
+        let pages = Arc::new(pages);
+        let held = pages.hold("a", "x".repeat(70)).unwrap();
+        assert!(!pages.take("a").1.take(40) && pages.hold("a", "x".repeat(40)).is_none());
+        let part = held.slice(..1);
+        drop(held);
+        assert!(!pages.take("a").1.take(40), "a part of it is not sent yet");
+        drop(part);
         assert!(pages.take("a").1.take(100));
         assert!(pages.room.is_unused());
     }

@@ -81,7 +81,7 @@ impl SeriesCache {
         counts.scraped += 1;
         match self.slot_of(sample.series, dialect, family)? {
             Ok(slot) => {
-                let point = Point { slot, value, timestamp: sample.timestamp };
+                let point = Point { slot, value, timestamp: sample.timestamp, is_repeated: false };
                 self.add_point(point, sample.exemplar.as_ref(), dialect, counts);
             }
             Err(Dropped::Relabelled) => {}
@@ -99,7 +99,7 @@ impl SeriesCache {
         if self.known_as(text) != known {
             return None;
         }
-        Some(Point { slot, value: exposition::number(value)?, timestamp: None })
+        Some(Point { slot, value: exposition::number(value)?, timestamp: None, is_repeated: false })
     }
 
     fn add_point(
@@ -116,7 +116,9 @@ impl SeriesCache {
         }
         counts.timed |= point.timestamp.is_some();
         known.ends_unmarked = point.timestamp.is_some() && self.labels.pods.is_none();
-        if known.dates_others {
+        let dates_others = known.dates_others;
+        let point = Point { is_repeated: self.is_repeated(&point), ..point };
+        if dates_others {
             let table = self.labels.symbols.lock();
             self.starts.date(&self.slots, &self.points, point, !self.added.is_empty(), &table);
         }
@@ -127,6 +129,21 @@ impl SeriesCache {
             self.histograms.push((self.points.len(), histogram));
         }
         self.points.push(point);
+    }
+
+    /// Whether a sample with a time of its own came before: cAdvisor looks at containers less often than it is asked.
+    fn is_repeated(&mut self, point: &Point) -> bool {
+        if self.labels.pods.is_none() {
+            return false;
+        }
+        let (slot, time) = (point.slot as usize, point.timestamp.unwrap_or(i64::MIN));
+        if self.newest.len() <= slot {
+            self.newest.resize(self.slots.len(), i64::MIN);
+        }
+        let newest = &mut self.newest[slot];
+        let is_repeated = point.timestamp.is_some() && time <= *newest;
+        *newest = time.max(*newest);
+        is_repeated
     }
 
     /// The histogram of a sample of the page; those of samples before it, which were not wanted, go.

@@ -37,7 +37,7 @@ impl SeriesCache {
             .map(|sample| format!("{}={} ", name(sample.labels), sample.value))
             .collect();
         let mut ended = String::new();
-        self.end_vanished(is_whole, |labels| ended.push_str(&name(&labels)));
+        self.end_vanished(is_whole, |labels, _| ended.push_str(&name(&labels)));
         let ended: std::collections::BTreeSet<char> = ended.chars().collect();
         (passed.trim_end().to_owned(), ended.into_iter().collect())
     }
@@ -102,7 +102,7 @@ fn above_a_limit_new_series_are_dropped_and_the_known_ones_go_on() {
     assert_eq!(cache.scrape("a 1\nb 2\nc 3\n").0, "a=1 b=2");
     let counts = cache.read(b"c 3\nb 4\na 5\nd 6\n", Dialect::Text).unwrap();
     assert_eq!(counts, Counts { scraped: 4, passed: 2, dropped: [2, 0, 0, 0], ..Counts::default() });
-    cache.end_vanished(true, |_| {});
+    cache.end_vanished(true, |_, _| {});
     assert_eq!(cache.scrape("b 4\n"), ("b=4".into(), "a".into()));
     assert_eq!(cache.scrape("c 3\nb 4\n").0, "c=3 b=4", "there is a place again");
 }
@@ -137,7 +137,7 @@ fn what_a_rule_drops_is_read_once_and_takes_no_place() {
         cache.read(b"a 1\nb 2\nc 3\n", Dialect::Text),
         Ok(Counts { scraped: 3, passed: 2, ..Counts::default() })
     );
-    cache.end_vanished(true, |_| {});
+    cache.end_vanished(true, |_, _| {});
     assert_eq!(cache.relabelled.len(), 1, "what is gone is forgotten");
 }
 
@@ -158,7 +158,7 @@ fn what_rules_drop_has_as_many_places_as_what_lives_and_gives_them_back() {
 /// The start and the exemplar of each sample, by name.
 fn told(cache: &mut SeriesCache, page: &str) -> Vec<(String, Option<i64>, Option<Exemplar>)> {
     cache.read(page.as_bytes(), Dialect::OpenMetrics).unwrap();
-    cache.end_vanished(true, |_| {});
+    cache.end_vanished(true, |_, _| {});
     let table = cache.labels.symbols.lock();
     let name = |sample: &Sample<'_>| table.text(sample.labels.plain[1]).to_owned();
     cache.samples().map(|sample| (name(&sample), sample.start, sample.exemplar.cloned())).collect()

@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{credentials, secret};
 use crate::delivery::http::{HttpClient, Proxy};
@@ -21,6 +21,11 @@ use crate::{config, delivery};
 const MARGIN: Duration = Duration::from_secs(10);
 /// Of an answer; tokens have some kilobytes.
 const MAX_ANSWER: usize = 64 << 10;
+
+/// Characters of a refusal that are shown.
+const MAX_REASON: usize = 200;
+/// For a token.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where tokens are had, and the newest.
 pub(in crate::delivery::remote_write) struct OAuth2 {
@@ -33,8 +38,15 @@ pub(in crate::delivery::remote_write) struct OAuth2 {
 #[derive(Default)]
 struct Newest {
     token: Option<Token>,
-    /// The server wants id and secret in the form, not in a header (RFC 6749, section 2.3.1).
-    in_form: bool,
+    /// In which the server has given one.
+    style: Option<Style>,
+}
+
+/// Where id and secret stand (RFC 6749, section 2.3.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Header,
+    Form,
 }
 
 struct Token {
@@ -47,9 +59,19 @@ struct Token {
 #[derive(Deserialize)]
 struct Answer {
     access_token: String,
+    /// Some servers leave it out.
+    #[serde(default)]
     token_type: String,
-    /// Seconds.
-    expires_in: Option<u64>,
+    /// Seconds; a number, or with some servers a text.
+    expires_in: Option<serde_json::Value>,
+}
+
+/// RFC 6749, section 5.2.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    error: String,
+    error_description: String,
 }
 
 // === impl OAuth2 ===
@@ -64,30 +86,19 @@ impl OAuth2 {
 
     /// The token of now, as the header has it.
     pub(super) async fn token(&self) -> anyhow::Result<HeaderValue> {
-        let in_form = {
+        let style = {
             let newest = self.newest();
             let lasts =
                 |token: &&Token| token.expires.is_none_or(|expires| Instant::now() + MARGIN < expires);
             if let Some(token) = newest.token.as_ref().filter(lasts) {
                 return Ok(token.authorization.clone());
             }
-            newest.in_form
+            newest.style
         };
-        let (status, answer) = self.ask(in_form).await?;
-        // Which of the two ways a server knows, nobody says beforehand.
-        let is_unknown = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED].contains(&status);
-        let (status, answer, in_form) = if is_unknown {
-            let (status, answer) = self.ask(!in_form).await?;
-            (status, answer, !in_form)
-        } else {
-            (status, answer, in_form)
-        };
-        if status != StatusCode::OK {
-            bail!("{status}: {}", String::from_utf8_lossy(&answer).trim());
-        }
-        let token = Token::read(&answer)?;
+        let patience = || format!("no answer within {} s", PATIENCE.as_secs());
+        let (token, style) = timeout(PATIENCE, self.ask(style)).await.with_context(patience)??;
         let authorization = token.authorization.clone();
-        *self.newest() = Newest { token: Some(token), in_form };
+        *self.newest() = Newest { token: Some(token), style: Some(style) };
         Ok(authorization)
     }
 
@@ -96,14 +107,30 @@ impl OAuth2 {
         self.newest().token.take().is_some()
     }
 
-    async fn ask(&self, in_form: bool) -> anyhow::Result<(StatusCode, Bytes)> {
-        let response = self.client.send(self.request(in_form)?).await?;
-        let (status, body) = (response.status(), Limited::new(response.into_body(), MAX_ANSWER));
-        let body = body.collect().await.map_err(|error| anyhow::anyhow!("no whole answer: {error}"))?;
-        Ok((status, body.to_bytes()))
+    /// Which of two styles a server knows, nobody says beforehand: the header, then the form, until one has proved right.
+    async fn ask(&self, style: Option<Style>) -> anyhow::Result<(Token, Style)> {
+        let first = style.unwrap_or(Style::Header);
+        let refused = match self.ask_once(first).await? {
+            Ok(token) => return Ok((token, first)),
+            Err(refused) if style.is_some() => bail!(refused),
+            Err(refused) => refused,
+        };
+        match self.ask_once(Style::Form).await? {
+            Ok(token) => Ok((token, Style::Form)),
+            Err(_) => bail!(refused),
+        }
     }
 
-    fn request(&self, in_form: bool) -> anyhow::Result<Request<Full<Bytes>>> {
+    /// The token, or the server's reason why not.
+    async fn ask_once(&self, style: Style) -> anyhow::Result<Result<Token, String>> {
+        let response = self.client.send(self.request(style)?).await?;
+        let (status, body) = (response.status(), Limited::new(response.into_body(), MAX_ANSWER));
+        let body = body.collect().await.map_err(|error| anyhow::anyhow!("no whole answer: {error}"))?;
+        let body = body.to_bytes();
+        if status.is_success() { Token::read(&body).map(Ok) } else { Ok(Err(reason(status, &body))) }
+    }
+
+    fn request(&self, style: Style) -> anyhow::Result<Request<Full<Bytes>>> {
         let config = &self.config;
         let password = config.client_secret.as_ref().map_or("", Secret::reveal);
         let mut form = Serializer::new(String::new());
@@ -118,7 +145,7 @@ impl OAuth2 {
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(USER_AGENT, delivery::USER_AGENT);
-        if in_form {
+        if style == Style::Form {
             form.append_pair("client_id", &config.client_id).append_pair("client_secret", password);
         } else {
             let [id, password] =
@@ -133,20 +160,62 @@ impl OAuth2 {
     }
 }
 
+/// What a server says of its refusal, and nothing else of its answer: that may have the secret in it, or a token.
+fn reason(status: StatusCode, answer: &[u8]) -> String {
+    let Refusal { error, error_description } = serde_json::from_slice(answer).unwrap_or_default();
+    let said: String = [error, error_description].join(" ").chars().take(MAX_REASON).collect();
+    format!("{status} {}", said.trim()).trim_end().to_owned()
+}
+
 // === impl Token ===
 
 impl Token {
     fn read(answer: &[u8]) -> anyhow::Result<Self> {
         // What serde says of it may quote the token.
         let Ok(answer) = serde_json::from_slice::<Answer>(answer) else {
-            bail!("the answer is no JSON with access_token and token_type");
+            bail!("the answer is no JSON with access_token");
         };
-        if !answer.token_type.eq_ignore_ascii_case("bearer") {
+        if !answer.token_type.is_empty() && !answer.token_type.eq_ignore_ascii_case("bearer") {
             bail!("the token's type is {:?}, and only Bearer is known", answer.token_type);
         }
+        let seconds = answer.expires_in.and_then(|seconds| match seconds {
+            serde_json::Value::String(text) => text.parse::<f64>().ok(),
+            other => other.as_f64(),
+        });
+        let lasts = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         Ok(Token {
             authorization: secret(format!("Bearer {}", answer.access_token))?,
-            expires: answer.expires_in.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+            // Where that is beyond all clocks, it means never.
+            expires: lasts.and_then(|lasts| Instant::now().checked_add(lasts)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_read_as_servers_write_them() {
+        let lasts = |expires: &str| {
+            let answer = format!("{{\"access_token\": \"t\"{expires}}}");
+            let token = Token::read(answer.as_bytes()).unwrap();
+            assert_eq!(token.authorization, "Bearer t");
+            token.expires.map(|expires| (expires - Instant::now()).as_secs_f64().round())
+        };
+        assert_eq!(lasts(", \"expires_in\": 60, \"token_type\": \"bearer\""), Some(60.0));
+        assert_eq!(lasts(", \"expires_in\": \"60\""), Some(60.0));
+        assert_eq!(lasts(", \"expires_in\": 60.0"), Some(60.0));
+        assert_eq!(lasts(""), None);
+        assert_eq!(lasts(", \"expires_in\": 9223372036854775807"), None);
+        assert!(Token::read(b"{\"access_token\": \"t\", \"token_type\": \"mac\"}").is_err());
+    }
+
+    #[test]
+    fn of_a_refusal_only_the_reason_is_shown() {
+        let answer =
+            b"{\"error\": \"invalid_client\", \"error_description\": \"who?\", \"echo\": \"secret\"}";
+        assert_eq!(reason(StatusCode::UNAUTHORIZED, answer), "401 Unauthorized invalid_client who?");
+        assert_eq!(reason(StatusCode::BAD_GATEWAY, b"<p>secret</p>"), "502 Bad Gateway");
     }
 }

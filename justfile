@@ -32,7 +32,7 @@ seeds:
 
 # A real Kubernetes for the tests: `just cluster up`, `just cluster test`, `just cluster down` (as root)
 cluster action:
-    {{ if action == "test" { "tests/cluster/cluster enter cargo test -p sidelight-agent --test system -- --ignored real_kubernetes real_exporters --test-threads=1" } else { "tests/cluster/cluster " + action } }}
+    {{ if action == "test" { "tests/cluster/cluster enter cargo test -p sidelight-agent --test system -- --ignored real_kubernetes real_exporters real_node --test-threads=1" } else { "tests/cluster/cluster " + action } }}
 
 # The outputs against receivers of other projects; needs Debian's prometheus, prometheus-node-exporter, victoria-metrics
 receivers:

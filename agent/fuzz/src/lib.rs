@@ -6,6 +6,7 @@ mod exposition;
 mod heads;
 mod json;
 mod parsers;
+mod protobuf;
 mod records;
 mod replies;
 
@@ -14,6 +15,7 @@ pub use contract::contract;
 pub use exposition::exposition;
 pub use heads::heads;
 pub use parsers::parsers;
+pub use protobuf::protobuf;
 pub use records::records;
 pub use replies::replies;
 
@@ -38,6 +40,11 @@ mod tests {
     #[test]
     fn seeds_of_exposition_keep_their_promises() {
         replay("exposition", super::exposition);
+    }
+
+    #[test]
+    fn seeds_of_protobuf_keep_their_promises() {
+        replay("protobuf", super::protobuf);
     }
 
     #[test]

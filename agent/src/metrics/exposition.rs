@@ -7,7 +7,7 @@
 mod check;
 mod line;
 mod number;
-pub(crate) mod protobuf;
+pub mod protobuf;
 mod reader;
 mod series;
 

@@ -14,16 +14,16 @@ use histogram::Histogram;
 use write::{Exemplar, Page, bound_text, seconds};
 
 /// The content type of such a page; others with the same first part are in another encoding.
-pub(crate) const CONTENT_TYPE: &str = "application/vnd.google.protobuf";
+pub const CONTENT_TYPE: &str = "application/vnd.google.protobuf";
 
 /// A page written out.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Written {
+pub struct Written {
     /// OpenMetrics, though a counter need not end in `_total`.
-    pub(crate) text: Vec<u8>,
+    pub text: Vec<u8>,
     /// Native histograms: the sample of the page that each is of, counted from 0, and its message as remote write 2.0 has it,
     /// without times. The value of the sample is that of `count`.
-    pub(crate) histograms: Vec<(usize, Box<[u8]>)>,
+    pub histograms: Vec<(usize, Box<[u8]>)>,
 }
 
 /// `Metric`, as far as it is common to all kinds.
@@ -38,7 +38,7 @@ struct Metric<'a> {
 
 /// Why a page cannot be written out. The text is for the pod's owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unwritten {
+pub enum Unwritten {
     /// It is no such page.
     #[error("the page is no list of metric families in protobuf, as its content type says")]
     Malformed,
@@ -51,7 +51,7 @@ pub(crate) enum Unwritten {
 ///
 /// # Errors
 /// It is none, or too long.
-pub(crate) fn written(page: &[u8], limit: usize) -> Result<Written, Unwritten> {
+pub fn written(page: &[u8], limit: usize) -> Result<Written, Unwritten> {
     let mut out = Page::new(limit);
     for family in length_prefixed(page) {
         let family = family.and_then(|family| self::family(family, &mut out));

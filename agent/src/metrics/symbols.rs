@@ -1,9 +1,10 @@
 //! The texts that labels are made of. The series of a node share most of them; so each is kept once, and a series is a list
 //! of small numbers. Remote write 2.0 has it the same way.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
 /// A text in its [`Symbols`], for as long as somebody holds it there.
@@ -67,7 +68,7 @@ impl Default for SymbolTable {
             entries: Vec::new(),
             by_text: HashTable::new(),
             free: Vec::new(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             reassigned: 0,
         };
         for text in Symbol::FIXED {

@@ -2,9 +2,10 @@
 //!
 //! Source: the specification of remote write 2.0, and `prompb/io/prometheus/write/v2/types.proto` of Prometheus.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::ops::Range;
 
+use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
 use super::Sample;
@@ -53,7 +54,7 @@ impl Default for Message {
             count: 0,
             places: Vec::new(),
             texts: HashTable::new(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             reassigned: 0,
             number: 0,
             refs: Vec::new(),

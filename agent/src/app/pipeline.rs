@@ -110,6 +110,9 @@ impl Pipeline {
         let (states, pulled) = (States::default(), States::default());
         let scraping = ScrapingThreads::start(&config, parts, [&states, &pulled])?;
         let sample_outputs = scraping.iter().flat_map(|scraping| scraping.outputs.clone()).collect();
+        // Where nobody sends them, who pulls is the one who has seen the last counts of a workload.
+        let sends = !config.metrics.outputs.is_empty();
+        let counts = if sends { Events::counts } else { Events::last_counts };
         let view = Arc::new(View {
             config: config.clone(),
             inventory,
@@ -118,7 +121,7 @@ impl Pipeline {
             sample_outputs,
             states,
             pulled,
-            workloads: workloads(&parts.events, Events::counts),
+            workloads: workloads(&parts.events, counts),
         });
         let discovery = DiscoveryThread::start(parts, &view, saved.clone(), containers, scanned.clone())?;
         Ok(Pipeline {

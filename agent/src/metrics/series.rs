@@ -62,8 +62,10 @@ pub struct SeriesCache {
     /// Histograms that stand beside the page, each with the number of its sample.
     incoming: VecDeque<(usize, Box<[u8]>)>,
     starts: Starts,
-    /// Where samples have times of their own and end with a mark: the newest time, by slot.
+    /// Where samples have times of their own and end with a mark: the newest time that was passed on, by slot.
     newest: Vec<i64>,
+    /// The times of the marks of the newest page, by the text of their series.
+    ended: HashMap<Text, i64>,
     /// New with that page.
     added: Vec<u32>,
     /// How many new series of that page were refused, and for which limit last.
@@ -107,6 +109,8 @@ pub struct Counts {
     pub passed: usize,
     /// Series that were not there before.
     pub added: usize,
+    /// Samples that are left out of those, for an earlier page had them.
+    pub repeated: usize,
     /// Whether a sample that is passed on has a time of its own.
     pub timed: bool,
     /// Samples of new series for which there was no place, by limit.
@@ -172,6 +176,7 @@ impl SeriesCache {
             incoming: VecDeque::new(),
             starts: Starts::default(),
             newest: Vec::new(),
+            ended: HashMap::new(),
             added: Vec::new(),
             refused: None,
             scrape: 0,
@@ -218,7 +223,9 @@ impl SeriesCache {
         self.relabelled.retain(|_, seen| *seen == scrape);
         self.limits.forget(remembered - self.relabelled.len(), &self.namespace);
         self.order.clear();
+        self.ended.clear();
         if is_whole {
+            self.keep_times();
             self.order.extend(self.points.iter().map(|point| point.slot));
             if self.order.len() == self.len() {
                 return;
@@ -229,7 +236,8 @@ impl SeriesCache {
             added.iter().for_each(|new| self.slots[*new as usize].ends_unmarked = true);
         }
         self.starts.forget();
-        let (before, slots, free, newest) = (self.len(), &mut self.slots, &mut self.free, &self.newest);
+        let (before, slots, free) = (self.len(), &mut self.slots, &mut self.free);
+        let (newest, ended) = (&self.newest, &mut self.ended);
         self.by_labels.retain(|slot| {
             let known = &mut slots[*slot as usize];
             if is_whole && known.scrape == scrape {
@@ -240,7 +248,9 @@ impl SeriesCache {
             {
                 // Right behind its last sample: it may come back with a time before this scrape.
                 let last = newest.get(*slot as usize).copied().filter(|last| *last > i64::MIN);
-                stale(labels, last.map(|last| last + 1));
+                let mark = last.map(|last| last.saturating_add(1));
+                ended.extend(mark.map(|mark| (known.text, mark)));
+                stale(labels, mark);
             }
             free.push(*slot);
             false
@@ -339,7 +349,6 @@ impl SeriesCache {
         let index = match self.free.pop() {
             Some(free) => {
                 self.slots[free as usize] = slot;
-                self.newest.get_mut(free as usize).into_iter().for_each(|newest| *newest = i64::MIN);
                 free
             }
             None => {
@@ -347,6 +356,12 @@ impl SeriesCache {
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
+        if self.outlive_failures() {
+            self.newest.resize(self.slots.len(), i64::MIN);
+            // What comes back with the next page may be as old as its mark.
+            let mark = self.ended.get(&self.slots[index as usize].text);
+            self.newest[index as usize] = mark.copied().unwrap_or(i64::MIN);
+        }
         let (slots, hasher) = (&self.slots, &self.hasher);
         let by_text = |slot: &u32| slots[*slot as usize].text.hash;
         let by_labels = |slot: &u32| hasher.hash_one(plain(slots, *slot));

@@ -20,6 +20,9 @@ use crate::metrics::scrape::{Client, Formats};
 use crate::metrics::scraping::{Pages, Shared, State};
 use crate::metrics::series::{Counts, Limits, SeriesCache, TargetLabels};
 
+/// A page that is written has the pod's labels in each line: it may be so many times as long as one that is read.
+const WRITTEN: usize = 4;
+
 /// Those that were asked for.
 pub(super) struct Proxies {
     shared: Arc<Shared>,
@@ -82,7 +85,8 @@ impl Proxies {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let metrics = &shared.config.metrics;
         let body_limit = usize::try_from(metrics.body_limit).unwrap_or(usize::MAX);
-        let (limits, pages) = (Arc::new(Limits::of(metrics)), Arc::new(Pages::new(body_limit)));
+        let pages = Arc::new(Pages::new(body_limit.saturating_mul(WRITTEN)));
+        let limits = Arc::new(Limits::of(metrics));
         Proxies { limits, pages, proxies: Mutex::default(), shared }
     }
 
@@ -148,16 +152,12 @@ impl Proxies {
         proxy.series.forget_page();
         proxy.count();
         let (page, counts) = (page?, read?);
-        metrics.samples(counts.passed);
         metrics.series_dropped(counts.dropped);
-        let page = self.pages.hold(&namespace, page);
-        Ok((
-            page.ok_or(
-                "the pages of this namespace, or of all, that are on their way have reached their limit",
-            )?,
-            dialect,
-            counts,
-        ))
+        let no_room =
+            "the pages of this namespace, or of all, that are on their way have reached their limit";
+        let page = self.pages.hold(&namespace, page).ok_or(no_room)?;
+        metrics.samples(counts.passed);
+        Ok((page, dialect, counts))
     }
 
     fn proxy(&self, target: &Target) -> SharedProxy {

@@ -120,7 +120,7 @@ impl Feed {
         }
         let counts = counts.unwrap_or_default();
         self.is_timed |= counts.timed;
-        self.shared.metrics.samples(counts.passed);
+        self.shared.metrics.samples(counts.passed - counts.repeated);
         let total = counts.passed + stale.len() + own.len();
         for index in &self.outputs {
             let samples = self.series.samples().filter_map(|sample| {

@@ -7,6 +7,9 @@ use super::{Counts, Dropped, Exemplar, Family, Point, SeriesCache};
 use crate::metrics::exposition::protobuf::Written;
 use crate::metrics::exposition::{self, Dialect, Fault, Line, PageFault};
 
+/// Milliseconds: a sample that is so much older than the one before is no repetition.
+const SET_BACK: i64 = 300_000;
+
 impl SeriesCache {
     /// Reads a page that was written out.
     ///
@@ -118,6 +121,7 @@ impl SeriesCache {
         known.ends_unmarked = point.timestamp.is_some() && self.labels.pods.is_none();
         let dates_others = known.dates_others;
         let point = Point { is_repeated: self.is_repeated(&point), ..point };
+        counts.repeated += usize::from(point.is_repeated);
         if dates_others {
             let table = self.labels.symbols.lock();
             self.starts.date(&self.slots, &self.points, point, !self.added.is_empty(), &table);
@@ -131,19 +135,27 @@ impl SeriesCache {
         self.points.push(point);
     }
 
-    /// Whether a sample with a time of its own came before: cAdvisor looks at containers less often than it is asked.
-    fn is_repeated(&mut self, point: &Point) -> bool {
-        if self.labels.pods.is_none() {
-            return false;
+    /// Whether a sample with a time of its own came before: cAdvisor looks at containers less often than it is asked. A time
+    /// that is much older than the newest is none of these: the node's clock was set back.
+    fn is_repeated(&self, point: &Point) -> bool {
+        let (newest, time) = (self.newest.get(point.slot as usize), point.timestamp);
+        newest
+            .zip(time)
+            .is_some_and(|(newest, time)| time <= *newest && newest.saturating_sub(time) < SET_BACK)
+    }
+
+    /// The page is whole, and will be passed on: the next one's samples are compared with its times.
+    pub(super) fn keep_times(&mut self) {
+        if self.newest.is_empty() {
+            return;
         }
-        let (slot, time) = (point.slot as usize, point.timestamp.unwrap_or(i64::MIN));
-        if self.newest.len() <= slot {
-            self.newest.resize(self.slots.len(), i64::MIN);
+        for point in &self.points {
+            self.newest[point.slot as usize] = match point.timestamp {
+                _ if point.is_repeated => continue,
+                Some(time) => time,
+                None => i64::MIN,
+            };
         }
-        let newest = &mut self.newest[slot];
-        let is_repeated = point.timestamp.is_some() && time <= *newest;
-        *newest = time.max(*newest);
-        is_repeated
     }
 
     /// The histogram of a sample of the page; those of samples before it, which were not wanted, go.

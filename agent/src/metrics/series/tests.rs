@@ -262,3 +262,29 @@ fn a_page_cannot_make_its_reading_slow_or_its_requests_long() {
     let told = cache.samples().next().unwrap().labels.metadata.help;
     assert_eq!(cache.labels.symbols.lock().text(told).len(), 4 << 10);
 }
+
+#[test]
+fn a_sample_with_a_time_of_its_own_goes_out_once_and_its_series_end_right_behind_it() {
+    let mut cache = cache();
+    cache.labels.pods = Some(crate::cluster::Store::new());
+    let scrape = |cache: &mut SeriesCache, page: &str| {
+        let is_whole = cache.read(page.as_bytes(), Dialect::Text).is_ok();
+        let passed: Vec<_> = cache.samples().map(|sample| sample.value).collect();
+        let mut marks = Vec::new();
+        if is_whole {
+            cache.end_vanished(true, |_, mark| marks.push(mark));
+        }
+        cache.forget_page();
+        (passed, marks)
+    };
+    assert_eq!(scrape(&mut cache, "a 1 1000\nb 2 1000\n"), (vec![1.0, 2.0], vec![]));
+    assert_eq!(scrape(&mut cache, "a 1 1000\nb 3 2000\n"), (vec![3.0], vec![]));
+    // What was read of a page that is wrong further on was not passed on.
+    scrape(&mut cache, "a 4 3000\nb 4 3000\nwrong\n");
+    assert_eq!(scrape(&mut cache, "a 4 3000\nb 4 3000\n"), (vec![4.0, 4.0], vec![]));
+    assert_eq!(scrape(&mut cache, "a 5 4000\n"), (vec![5.0], vec![Some(3001)]));
+    assert_eq!(scrape(&mut cache, "a 6 5000\nb 4 3000\n"), (vec![6.0], vec![]), "before its mark");
+    assert_eq!(scrape(&mut cache, "a 7 6000\nb 5 4000\n"), (vec![7.0, 5.0], vec![]));
+    // The clock is set back.
+    assert_eq!(scrape(&mut cache, "a 8 -400000\nb 6 6000\n"), (vec![8.0, 6.0], vec![]));
+}

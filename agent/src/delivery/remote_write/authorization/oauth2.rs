@@ -112,12 +112,17 @@ impl OAuth2 {
         let first = style.unwrap_or(Style::Header);
         let refused = match self.ask_once(first).await? {
             Ok(token) => return Ok((token, first)),
-            Err(refused) if style.is_some() => bail!(refused),
             Err(refused) => refused,
         };
+        if style.is_some() {
+            // The next time both are tried: the server may have changed its mind.
+            self.newest().style = None;
+            bail!(refused);
+        }
         match self.ask_once(Style::Form).await? {
             Ok(token) => Ok((token, Style::Form)),
-            Err(_) => bail!(refused),
+            Err(also) if also == refused => bail!(refused),
+            Err(also) => bail!("{refused}; with id and secret in the form: {also}"),
         }
     }
 

@@ -41,8 +41,8 @@ const RENEWAL: Duration = Duration::from_secs(60);
 pub(in crate::delivery::remote_write) struct SigV4 {
     config: config::SigV4,
     proxy: Option<Proxy>,
-    /// With the key, and when that was last looked for from the beginning.
-    signer: Mutex<(Signer<Credential>, Instant)>,
+    /// With the key, and when that was last looked for anew.
+    signer: Mutex<(Signer<Credential>, Option<Instant>)>,
 }
 
 /// Where a key is had.
@@ -67,7 +67,7 @@ impl SigV4 {
     pub(super) fn new(config: &config::SigV4, proxy_url: Option<&Secret>) -> anyhow::Result<Self> {
         let proxy =
             proxy_url.map(|url| Proxy::parse(url.reveal())).transpose().map_err(anyhow::Error::msg)?;
-        let signer = Mutex::new((signer(config, proxy.clone()), Instant::now()));
+        let signer = Mutex::new((signer(config, proxy.clone()), None));
         Ok(SigV4 { config: config.clone(), proxy, signer })
     }
 
@@ -83,10 +83,10 @@ impl SigV4 {
     /// The key is not accepted: it may have been replaced in its file. Whether it is looked for anew.
     pub(super) fn renew(&self) -> bool {
         let mut signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
-        if signer.1.elapsed() < RENEWAL {
+        if signer.1.is_some_and(|renewed| renewed.elapsed() < RENEWAL) {
             return false;
         }
-        *signer = (self::signer(&self.config, self.proxy.clone()), Instant::now());
+        *signer = (self::signer(&self.config, self.proxy.clone()), Some(Instant::now()));
         true
     }
 }
@@ -123,7 +123,14 @@ fn keys(config: &config::SigV4) -> Keys {
     if has("AWS_CONTAINER_CREDENTIALS_FULL_URI") || has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
         return Arc::new(ECSCredentialProvider::new());
     }
-    if has("AWS_PROFILE") || has("AWS_SHARED_CREDENTIALS_FILE") || has("AWS_CONFIG_FILE") {
+    let is_at_home =
+        |file: &str| Environment.home_dir().is_some_and(|home| home.join(".aws").join(file).exists());
+    if is_at_home("credentials")
+        || is_at_home("config")
+        || has("AWS_PROFILE")
+        || has("AWS_SHARED_CREDENTIALS_FILE")
+        || has("AWS_CONFIG_FILE")
+    {
         return Arc::new(ProfileCredentialProvider::new());
     }
     Arc::new(IMDSv2CredentialProvider::new())

@@ -63,6 +63,13 @@ pub struct Pod {
     pub namespace_labels: Option<BTreeMap<String, String>>,
 }
 
+impl Pod {
+    /// The name of what it belongs to, else its own.
+    pub fn workload(&self) -> &str {
+        self.owner.as_ref().map_or(&self.name, |owner| &owner.name)
+    }
+}
+
 /// What a pod belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::config::Tls;
+use crate::delivery::secret::Secret;
 use crate::delivery::tls;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -96,6 +97,14 @@ impl HttpClient {
 // === impl Proxy ===
 
 impl Proxy {
+    /// The one that a config names, if it does.
+    ///
+    /// # Errors
+    /// As [`Proxy::parse`]; the config was checked by it.
+    pub fn of(url: Option<&Secret>) -> anyhow::Result<Option<Self>> {
+        url.map(|url| Proxy::parse(url.reveal())).transpose().map_err(anyhow::Error::msg)
+    }
+
     /// As a URL has it, perhaps with a user and a password.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use crate::cluster::{Container, ContainerKind, Phase, Pod, quantity};
 use crate::metrics::discover::PodLabels;
+use crate::metrics::exposition::quote;
 
 /// Labels of a sample's own, and its value.
 pub(super) type Sample = (Vec<(&'static str, String)>, f64);
@@ -105,8 +106,8 @@ pub(super) fn write(
     let own = own.iter().map(|(name, value)| (*name, value.as_str()));
     let mut separator = '{';
     for (name, value) in [("container", container)].into_iter().chain(of_pod).chain(own) {
-        let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-        let _ = write!(page, "{separator}{name}=\"{value}\"");
+        let _ = write!(page, "{separator}{name}=");
+        quote(page, value);
         separator = ',';
     }
     let _ = writeln!(page, "}} {value}");

@@ -200,8 +200,7 @@ pub type PodLabels = Vec<(String, String)>;
 
 /// The labels that say which pod a series is of.
 pub fn pod_labels(pod: &Pod, config: &Config) -> PodLabels {
-    let owner = pod.owner.as_ref().map_or(pod.name.as_str(), |owner| owner.name.as_str());
-    let mut labels = labels_of(&pod.namespace, owner, config, ("pod", &pod.name));
+    let mut labels = labels_of(&pod.namespace, pod.workload(), config, ("pod", &pod.name));
     for name in &config.metrics.labels {
         let value = pod.labels.get(name).filter(|value| !value.is_empty());
         labels.extend(value.map(|value| (label_name(name), value.clone())));

@@ -53,6 +53,20 @@ pub struct PageFault {
     pub what: String,
 }
 
+/// Appends a text in quotes, as the values of labels stand on a page.
+pub(crate) fn quote(page: &mut String, text: &str) {
+    page.push('"');
+    for character in text.chars() {
+        match character {
+            '\\' => page.push_str(r"\\"),
+            '"' => page.push_str("\\\""),
+            '\n' => page.push_str(r"\n"),
+            other => page.push(other),
+        }
+    }
+    page.push('"');
+}
+
 /// A value as pages write it; none if this is no number.
 pub(crate) fn number(text: &[u8]) -> Option<f64> {
     number::float(text)

@@ -22,6 +22,7 @@ use crate::cluster::{Pod, Store};
 use crate::config::Config;
 use crate::metrics::discover::{Target, TargetKey, kubelet_targets, targets};
 use crate::metrics::outputs::Output;
+pub(super) use crate::metrics::scraping::feed::now;
 use crate::metrics::scraping::page::Scraper;
 pub use crate::metrics::scraping::pages::Pages;
 pub use crate::metrics::scraping::state::{ScrapeMetrics, State, States};

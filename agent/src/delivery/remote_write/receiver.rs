@@ -54,8 +54,7 @@ impl Receiver {
     /// When certificates, the proxy or a secret cannot be used.
     pub(super) fn new(config: &config::RemoteWrite, protocol: Arc<Protocol>) -> anyhow::Result<Self> {
         let url: Uri = config.url.parse().context("the URL was valid when the config was read")?;
-        let proxy = config.proxy_url.as_ref().map(|url| Proxy::parse(url.reveal())).transpose();
-        let client = HttpClient::new(&url, &config.tls, proxy.map_err(anyhow::Error::msg)?)?;
+        let client = HttpClient::new(&url, &config.tls, Proxy::of(config.proxy_url.as_ref())?)?;
         let (headers, authorization) = (headers(config)?, Authorization::new(config)?);
         Ok(Receiver { url, headers, authorization, client, protocol })
     }

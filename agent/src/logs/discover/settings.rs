@@ -59,8 +59,7 @@ impl Discovery {
         let mut settings = Settings::resolve(&self.config, path, metadata, &self.own_pod);
         // Until the workload is known, a pod's records would be counted as another's.
         if self.config.logs.events && !matches!(metadata, Metadata::Awaited) {
-            let owner = metadata.pod().and_then(|pod| pod.owner.as_ref());
-            let name = owner.map_or(&path.pod, |owner| &owner.name).clone();
+            let name = metadata.pod().map_or(path.pod.as_str(), |pod| pod.workload()).to_owned();
             let (namespace, container) = (path.namespace.clone(), path.container.clone());
             settings.events = Some(self.events.of(Workload { namespace, name, container }));
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt::Write;
 
-use crate::metrics::exposition::{Dialect, Kind};
+use crate::metrics::exposition::{Dialect, Kind, quote};
 use crate::metrics::series::{Exemplar, Sample, SeriesLabels};
 use crate::metrics::symbols::{Symbol, SymbolTable};
 
@@ -137,19 +137,6 @@ fn label(page: &mut String, separator: char, name: &str, value: &str) {
     }
     page.push('=');
     quote(page, value);
-}
-
-fn quote(page: &mut String, text: &str) {
-    page.push('"');
-    for character in text.chars() {
-        match character {
-            '\\' => page.push_str(r"\\"),
-            '"' => page.push_str("\\\""),
-            '\n' => page.push_str(r"\n"),
-            other => page.push(other),
-        }
-    }
-    page.push('"');
 }
 
 /// Whether a metric's name stands without quotes; a label's has no colon.

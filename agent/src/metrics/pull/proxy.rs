@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use form_urlencoded::parse;
 use hyper::body::Bytes;
@@ -17,7 +17,7 @@ pub(super) use crate::metrics::discover::{Target, TargetKey};
 use crate::metrics::exposition::Dialect;
 use crate::metrics::pull::page;
 use crate::metrics::scrape::{Client, Formats};
-use crate::metrics::scraping::{Pages, Shared, State};
+use crate::metrics::scraping::{Pages, Shared, State, now};
 use crate::metrics::series::{Counts, Limits, SeriesCache, TargetLabels};
 
 /// A page that is written has the pod's labels in each line: it may be so many times as long as one that is read.
@@ -112,9 +112,8 @@ impl Proxies {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
         proxy.client.set_timeout(Duration::from_millis(u64::try_from(left).unwrap_or(u64::MAX)));
         let page = self.read(&mut proxy, wanted, begun).await;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let state = State {
-            last_scrape: i64::try_from(since.as_millis()).ok(),
+            last_scrape: Some(now()),
             last_error: page.as_ref().err().cloned(),
             samples: page.as_ref().map_or(0, |(.., counts)| counts.passed),
             series: proxy.series.len(),

@@ -31,6 +31,12 @@ pub(super) struct Clock {
     last: Option<i64>,
 }
 
+/// Milliseconds since the epoch.
+pub(in crate::metrics) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 // === impl Clock ===
 
 impl Clock {
@@ -41,8 +47,7 @@ impl Clock {
 
     /// Milliseconds since the epoch, later than the time before.
     pub(super) fn next(&mut self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.next_at(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        self.next_at(now())
     }
 
     fn next_at(&mut self, now: i64) -> i64 {

@@ -94,10 +94,7 @@ fn outputs_of_workload(
     namespace: &str,
     name: &str,
 ) -> Option<Vec<usize>> {
-    let is_its = |pod: &&Arc<Pod>| {
-        let owner = pod.owner.as_ref().map_or(&pod.name, |owner| &owner.name);
-        pod.namespace == namespace && owner == name
-    };
+    let is_its = |pod: &&Arc<Pod>| pod.namespace == namespace && pod.workload() == name;
     let mut its = pods.iter().filter(is_its).map(|pod| shared.outputs_of(pod)).peekable();
     its.peek()?;
     Some(its.flatten().collect::<BTreeSet<_>>().into_iter().collect())

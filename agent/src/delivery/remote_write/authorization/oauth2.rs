@@ -79,8 +79,7 @@ struct Refusal {
 impl OAuth2 {
     pub(super) fn new(config: &config::OAuth2) -> anyhow::Result<Self> {
         let url: Uri = config.token_url.parse().context("the URL was valid when the config was read")?;
-        let proxy = config.proxy_url.as_ref().map(|url| Proxy::parse(url.reveal())).transpose();
-        let client = HttpClient::new(&url, &config.tls, proxy.map_err(anyhow::Error::msg)?)?;
+        let client = HttpClient::new(&url, &config.tls, Proxy::of(config.proxy_url.as_ref())?)?;
         Ok(OAuth2 { client, url, config: config.clone(), newest: Mutex::default() })
     }
 

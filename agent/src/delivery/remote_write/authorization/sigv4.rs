@@ -65,8 +65,7 @@ struct Servers {
 
 impl SigV4 {
     pub(super) fn new(config: &config::SigV4, proxy_url: Option<&Secret>) -> anyhow::Result<Self> {
-        let proxy =
-            proxy_url.map(|url| Proxy::parse(url.reveal())).transpose().map_err(anyhow::Error::msg)?;
+        let proxy = Proxy::of(proxy_url)?;
         let signer = Mutex::new((signer(config, proxy.clone()), None));
         Ok(SigV4 { config: config.clone(), proxy, signer })
     }

@@ -6,7 +6,6 @@ mod file;
 mod namespaces;
 mod owner;
 mod persist;
-pub mod quantity;
 mod retry;
 mod review;
 mod store;

@@ -1,15 +1,17 @@
 //! The annotations that a pod may carry, their values and their limits. Whether a value is *used* is for the caller to say; here nothing is
 //! compiled, opened or fetched.
 //!
-//! A new annotation begins in [`KEYS`], gets its value in `logs.rs` or `metrics.rs`, and is checked in `problems.rs`.
+//! A new annotation begins in [`KEYS`], gets its value in `logs.rs`, `metrics.rs` or `inject.rs`, and is checked in `problems.rs`.
 
 mod allow;
+mod inject;
 mod logs;
 mod metrics;
 mod others;
 mod problems;
 
 pub use allow::{Allow, DEFAULT_ALLOW};
+pub use inject::{Inject, InjectAnnotations, MAX_LOG_GLOBS, Native, Order, inject_annotations};
 pub use logs::{LogAnnotations, MAX_REGEX_BYTES, MAX_REGEXES, Multiline, Parse, Redaction, log_annotations};
 pub use metrics::{MAX_PATH_BYTES, MAX_PORTS, MetricAnnotations, Port, Scheme, metric_annotations};
 pub use others::{Exclusion, excluded_by_others};
@@ -48,9 +50,6 @@ pub const KEYS: [Key; 25] = [
     Key::written("injected"),
     Key::written("injected-for"),
 ];
-
-/// What the container is called that the injector adds.
-pub const SIDECAR: &str = "sidelight";
 
 /// Whether these annotations, which the injector has written, say that a sidecar scrapes the pod.
 pub fn sidecar_scrapes<'a>(annotations: impl IntoIterator<Item = (&'a str, &'a str)>) -> bool {

@@ -4,3 +4,5 @@ pub mod annotations;
 pub mod duration;
 pub mod glob;
 pub mod nearest;
+pub mod quantity;
+pub mod sidecar;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::cluster::{Container, ContainerKind, Phase, Pod, quantity};
+use sidelight_contract::quantity;
+
+use crate::cluster::{Container, ContainerKind, Phase, Pod};
 use crate::metrics::discover::PodLabels;
 use crate::metrics::exposition::quote;
 

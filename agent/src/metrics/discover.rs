@@ -9,9 +9,8 @@ mod ports;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use sidelight_contract::annotations::{
-    MetricAnnotations, Port, SIDECAR, Scheme, metric_annotations, sidecar_scrapes,
-};
+use sidelight_contract::annotations::{MetricAnnotations, Port, Scheme, metric_annotations, sidecar_scrapes};
+use sidelight_contract::sidecar;
 
 use crate::cluster::{Container, ContainerKind, Phase, Pod};
 use crate::config::{Config, MetricSelect};
@@ -126,7 +125,8 @@ fn unfit(pod: &Pod, config: &Config) -> Option<String> {
 /// The annotation alone is not enough: a pod may have lost its sidecar in a template that was copied.
 fn is_scraped_by_sidecar(pod: &Pod) -> bool {
     let annotations = pod.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    sidecar_scrapes(annotations) && pod.containers.iter().any(|container| container.name == SIDECAR)
+    sidecar_scrapes(annotations)
+        && pod.containers.iter().any(|container| container.name == sidecar::CONTAINER)
 }
 
 /// Init containers end before anybody scrapes them.

@@ -1,5 +1,6 @@
 //! What is wrong with a pod's annotations, for its owner: shown by `explain`, and by the webhook as a warning or refusal.
 
+use super::inject::InjectAnnotations;
 use super::logs::{LogAnnotations, Multiline, brings_regex, regexes_within_limit, too_many_regexes};
 use super::metrics::MetricAnnotations;
 use super::{Allow, KEYS, Name, PREFIX, nearest_name};
@@ -15,7 +16,7 @@ pub struct Problem {
 }
 
 /// Checks all annotations of a pod; those that are not ours are left alone. `containers` are the names of all its containers, of every
-/// kind; empty: not known. `patterns` are the names of the built-in redactions. Of `inject` only the keys are checked.
+/// kind; empty: not known. `patterns` are the names of the built-in redactions.
 pub fn problems<'a>(
     annotations: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
     containers: &[&str],
@@ -55,7 +56,10 @@ fn wrong_container(name: &str, known: Name<'_>, containers: &[&str]) -> Option<S
 
 fn wrong_value(name: &str, known: Name<'_>, value: &str, patterns: &[&str]) -> Option<String> {
     let of_logs = LogAnnotations::default().set(known.key.name, value, patterns);
-    let error = of_logs.and_then(|()| MetricAnnotations::default().set(known.key.name, value)).err()?;
+    let error = of_logs
+        .and_then(|()| MetricAnnotations::default().set(known.key.name, value))
+        .and_then(|()| InjectAnnotations::default().set(known.key.name, value))
+        .err()?;
     // `logs.prase: json` reads as the key `logs` for a container `prase`.
     let hint = known.container.and_then(|_| misspelled_key(name)).map(|hint| format!("; {hint}"));
     Some(error + &hint.unwrap_or_default())
@@ -154,6 +158,8 @@ mod tests {
         assert!(told("logs.rate", "0").contains("at least 1"));
         assert!(told("logs.sample", "2").contains("from 0 to 1"));
         assert!(told("metrics.port", "http:80").contains("from 1 to 65535"));
+        assert!(told("inject", "Yes!").contains("true, false or the name of a SidecarProfile"));
+        assert!(told("inject.memory-limit", "much").contains("50m or 64Mi"));
         assert!(told("logs.redact", "email,crad").contains("email, card, token"));
         assert!(told("logs.multiline", &"a".repeat(513)).contains("512 bytes, this one has 513"));
     }

@@ -5,17 +5,18 @@ mod table;
 
 use std::ffi::OsString;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use sidelight_contract::sidecar::SECRET_PREFIX;
 use sidelight_runtime::exit;
 use sidelight_runtime::logging::{self, LogFormat};
 
 use crate::app::{self, Start};
-use crate::config::Config;
 use crate::config::section::{format_size, parse_duration};
+use crate::config::{Config, text_of};
 use crate::demo;
 use crate::metrics::exposition::{self, Dialect};
 
@@ -51,6 +52,9 @@ enum Command {
     Check {
         /// The configuration.
         file: PathBuf,
+        /// It is a sidecar's, as the injector writes it: files that it names need not be here, nor secrets.
+        #[arg(long)]
+        sidecar: bool,
     },
     /// Lists the log files and how far each output is in them.
     Files(Ask),
@@ -111,7 +115,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let code = match arguments.command {
         Command::Demo { duration } => demo::run(duration).unwrap_or_else(|error| failed(&error)),
         Command::Agent { config, grace_period, log_format } => agent(config, grace_period, log_format),
-        Command::Check { file } => check(&file),
+        Command::Check { file, sidecar } => check(&file, sidecar),
         Command::ParseMetrics { format } => parse_metrics(format),
         Command::Files(ask) => ask::files(&ask.admin, ask.output),
         Command::Targets(ask) => ask::targets(&ask.admin, ask.output),
@@ -124,15 +128,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn agent(file: PathBuf, grace_period: Duration, log_format: LogFormat) -> u8 {
     logging::init(log_format);
     exit::install_panic_hook();
-    let config = match Config::load(&file, &|name| std::env::var(name).ok()) {
+    let config = match Config::load(&file, &variable) {
         Ok(config) => config,
         Err(mistakes) => return complain(&mistakes),
     };
     app::run(Start { config_file: Some(file), config, grace_period }).unwrap_or_else(|error| failed(&error))
 }
 
-fn check(file: &std::path::Path) -> u8 {
-    let config = match Config::load(file, &|name| std::env::var(name).ok()) {
+fn check(file: &Path, sidecar: bool) -> u8 {
+    let read = if sidecar { check_sidecar(file) } else { Config::load(file, &variable) };
+    let config = match read {
         Ok(config) => config,
         Err(mistakes) => return complain(&mistakes),
     };
@@ -144,6 +149,19 @@ fn check(file: &std::path::Path) -> u8 {
     }
     report.push_str(&format!("{:>10}  sum\n", format_size(needs.iter().map(|(_, bytes)| bytes).sum())));
     print(&report)
+}
+
+fn check_sidecar(file: &Path) -> Result<Config, Vec<String>> {
+    // Only the pod has them.
+    let stand_in = |name: &str| name.starts_with(SECRET_PREFIX).then(|| "secret".to_owned());
+    let environment = |name: &str| variable(name).or_else(|| stand_in(name));
+    let (config, warnings) = Config::parse_sidecar(&text_of(file)?, &environment)?;
+    warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+    Ok(config)
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn parse_metrics(format: Option<MetricsFormat>) -> u8 {

@@ -4,11 +4,13 @@ mod memory;
 mod metrics;
 mod read;
 pub mod section;
+mod sidecar;
 
 pub use metrics::{
     BasicAuth, Kubelet, MetricOutput, MetricSelect, Metrics, Normalize, OAuth2, Protocol, Pull, PullAuth,
     PullTls, RemoteWrite, SigV4,
 };
+pub use sidecar::{FileGlob, KnownContainer, KnownPod, KnownPort};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use serde::{Serialize, Serializer};
 use sidelight_contract::annotations::{Allow, Multiline, Parse};
 use sidelight_contract::glob::GlobList;
 
-use crate::config::section::{Environment, format_duration, format_size};
+use crate::config::section::{Environment, Purpose, format_duration, format_size};
 use crate::delivery::chunk::Compression;
 use crate::delivery::secret::Secret;
 use crate::logs::rules::{DropRule, LabelSelector};
@@ -45,6 +47,9 @@ pub struct Config {
     pub logs: Logs,
     /// The way of a sample.
     pub metrics: Metrics,
+    /// Whether it is for one pod, from inside.
+    #[serde(skip)]
+    pub sidecar: bool,
     /// Files that secrets and certificates were read from; watched for changes.
     #[serde(skip)]
     pub watched_files: Vec<PathBuf>,
@@ -70,6 +75,9 @@ pub struct Kubernetes {
     /// How long a file is held back for its pod's labels.
     #[serde(serialize_with = "duration")]
     pub metadata_wait: Duration,
+    /// In a sidecar: what the injector knew of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<KnownPod>,
 }
 
 /// Where pod metadata comes from.
@@ -104,7 +112,10 @@ pub struct Logs {
     pub select: Select,
     #[serde(serialize_with = "globs")]
     pub namespaces: GlobList,
+    #[serde(skip_serializing_if = "is_unset")]
     pub root: PathBuf,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileGlob>,
     pub read_from: ReadFrom,
     #[serde(serialize_with = "size")]
     pub max_record: u64,
@@ -275,9 +286,7 @@ impl Config {
     /// # Errors
     /// All mistakes, one line each.
     pub fn load(path: &Path, environment: Environment<'_>) -> Result<Self, Vec<String>> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| vec![format!("cannot read {}: {error}", path.display())])?;
-        Self::parse(&text, environment)
+        Self::parse(&text_of(path)?, environment)
     }
 
     /// Validates a config's text.
@@ -285,7 +294,7 @@ impl Config {
     /// # Errors
     /// All mistakes, one line each, with the path of the key and what is allowed there.
     pub fn parse(text: &str, environment: Environment<'_>) -> Result<Self, Vec<String>> {
-        read::config(text, environment)
+        read::config(text, environment, Purpose::Node).map(|(config, _)| config)
     }
 
     /// One output's share of the memory budget, in bytes.
@@ -294,8 +303,13 @@ impl Config {
     }
 }
 
-/// Compressed requests that wait for their receiver, for each output of metrics.
-pub const QUEUE_BYTES: usize = 16 << 20;
+/// The text of a config file.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn text_of(path: &Path) -> Result<String, Vec<String>> {
+    std::fs::read_to_string(path).map_err(|error| vec![format!("cannot read {}: {error}", path.display())])
+}
 
 /// Bytes that a reader takes from a file at once. Large enough that the system call does not count beside the work
 /// on its lines, small enough to stay in a second-level cache.
@@ -340,6 +354,10 @@ impl Output {
             OutputKind::Stdout(_) => "stdout",
         }
     }
+}
+
+fn is_unset(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 fn size<S: Serializer>(bytes: &u64, serializer: S) -> Result<S::Ok, S::Error> {

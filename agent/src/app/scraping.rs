@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::admin::SampleOutputView;
 use crate::app::Parts;
-use crate::config::{self, Config, QUEUE_BYTES};
+use crate::config::{self, Config};
 use crate::delivery::remote_write::{DropReason, Pipeline, Protocol, Queue, RemoteWrite, Wanted};
 use crate::delivery::status::OutputState;
 use crate::logs::events::{self, EventCounts, Events};
@@ -162,7 +162,7 @@ fn queues(config: &Config, parts: &Parts) -> Vec<(Arc<Queue>, Pipeline)> {
         spool: output.remote_write.spool,
     });
     let metrics = &parts.remote_write;
-    let make = |name: &str, folder| Queue::new(QUEUE_BYTES, folder, metrics.lost(name));
+    let make = |name: &str, folder| Queue::new(config.queue_bytes(), folder, metrics.lost(name));
     let (queues, lost) = parts.queues.of(&config.data_dir, &wanted.collect::<Vec<_>>(), make);
     if lost > 0 {
         tracing::warn!(

@@ -1,6 +1,6 @@
 //! The memory that a configuration needs.
 
-use super::{Config, Output, QUEUE_BYTES, READ_WINDOW};
+use super::{Config, Output, READ_WINDOW};
 
 /// Of a series: its labels, its places in the cache, and what the allocator adds, which are about 230 by `bench scrape`; and
 /// two texts that no other series has.
@@ -8,13 +8,19 @@ const SERIES_BYTES: u64 = 400;
 /// Of its labels once more.
 const LABELS_BYTES: u64 = 100;
 
+/// Compressed requests that wait for their receiver, for each output of metrics: of a node's pods, and of one pod.
+const QUEUE_BYTES: [usize; 2] = [16 << 20, 2 << 20];
+
 /// The request that is being filled, room to compress it, and what is made of it for the disk or for version 1.0.
 const PACKING_BYTES: usize = 16 << 20;
+/// The same for the series of one pod, which are fewer.
+const PACKING_BYTES_OF_A_POD: usize = 4 << 20;
 
 impl Config {
     /// The memory that this config needs, part by part, in bytes; the sum is the expected peak.
     pub fn memory_needs(&self) -> Vec<(&'static str, u64)> {
         let (workers, outputs) = (self.workers as u64, self.logs.outputs.len() as u64);
+        let packing = if self.sidecar { PACKING_BYTES_OF_A_POD } else { PACKING_BYTES };
         let encoder = |output: &Output| output.compression().fixed_bytes(output.chunk_bytes() as u64);
         vec![
             ("program and allocator", 6 << 20),
@@ -30,10 +36,15 @@ impl Config {
             ("connections (each output)", outputs * (256 << 10)),
             (
                 "samples that wait or are packed (each output of metrics)",
-                self.metrics.outputs.len() as u64 * (QUEUE_BYTES + PACKING_BYTES) as u64,
+                self.metrics.outputs.len() as u64 * (self.queue_bytes() + packing) as u64,
             ),
             ("series (metrics.series_limit_total, for outputs and for pull)", self.series_bytes()),
         ]
+    }
+
+    /// Compressed requests that wait in memory for their receiver, for each output of metrics, in bytes.
+    pub fn queue_bytes(&self) -> usize {
+        QUEUE_BYTES[usize::from(self.sidecar)]
     }
 
     /// What all series need when there are as many as may be.

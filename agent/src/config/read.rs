@@ -5,6 +5,7 @@ mod outputs;
 mod pull;
 mod relabel;
 mod remote_write;
+mod sidecar;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use sidelight_contract::annotations::{Allow, Multiline, Parse};
 use sidelight_contract::glob::GlobList;
 use yaml_serde::Value;
 
-use super::section::{Environment, Mistakes, Section, expand, format_size, parse_duration, scalar};
+use super::section::{Environment, Mistakes, Purpose, Section, expand, format_size, parse_duration, scalar};
 use super::{
     Admin, Annotations, Config, KubeletRotation, Kubernetes, Labels, Logs, MetadataSource, Rate, ReadFrom,
     Select,
@@ -26,28 +27,37 @@ use crate::logs::rules::{DropRule, LabelSelector};
 
 const MINUTES: u64 = 60_000;
 
-pub(super) fn config(text: &str, environment: Environment<'_>) -> Result<Config, Vec<String>> {
+/// The config, and what is only to be told of it.
+pub(super) fn config(
+    text: &str,
+    environment: Environment<'_>,
+    purpose: Purpose,
+) -> Result<(Config, Vec<String>), Vec<String>> {
     let mut tree: Value =
         yaml_serde::from_str(text).map_err(|error| vec![format!("not valid YAML: {error}")])?;
-    let mut mistakes = Mistakes::default();
+    let mut mistakes = Mistakes::reading_for(purpose);
     expand(&mut tree, "", environment, &mut mistakes);
     let mut watched_files = Vec::new();
     let tree_has_node = tree.get("node").is_some();
     let mut root = Section::new("", tree, &mut mistakes);
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let named = environment("NODE_NAME").filter(|name| !name.is_empty());
+    let variable = if mistakes.in_sidecar() { sidelight_contract::sidecar::NODE } else { "NODE_NAME" };
+    let named = environment(variable).filter(|name| !name.is_empty());
     let is_named = named.is_some() || tree_has_node;
     let node = root.text("node", &named.unwrap_or(hostname), &mut mistakes);
+    let (budget, workers_here) =
+        if mistakes.in_sidecar() { (8 << 20, 1) } else { (24 << 20, automatic_workers()) };
     let config = Config {
         node,
         data_dir: PathBuf::from(root.text("data_dir", "/var/lib/sidelight", &mut mistakes)),
-        memory_budget: root.size("memory_budget", 24 << 20, 1 << 20..=1 << 40, &mut mistakes),
-        workers: root.read("workers", automatic_workers(), &mut mistakes, workers),
+        memory_budget: root.size("memory_budget", budget, 1 << 20..=1 << 40, &mut mistakes),
+        workers: root.read("workers", workers_here, &mut mistakes, workers),
         admin: admin(root.section("admin", &mut mistakes), &mut mistakes),
         kubernetes: kubernetes(root.section("kubernetes", &mut mistakes), &mut mistakes),
         annotations: annotations(root.section("annotations", &mut mistakes), &mut mistakes),
         logs: logs(root.section("logs", &mut mistakes), &mut watched_files, &mut mistakes),
         metrics: metrics::metrics(root.section("metrics", &mut mistakes), &mut watched_files, &mut mistakes),
+        sidecar: mistakes.in_sidecar(),
         watched_files,
     };
     root.finish(&mut mistakes);
@@ -57,7 +67,8 @@ pub(super) fn config(text: &str, environment: Environment<'_>) -> Result<Config,
     }
     check_memory(&config, &mut mistakes);
     check_names(&config, &mut mistakes);
-    if mistakes.is_empty() { Ok(config) } else { Err(mistakes.into_lines()) }
+    sidecar::check(&config, &mut mistakes);
+    if mistakes.is_empty() { Ok((config, mistakes.into_warnings())) } else { Err(mistakes.into_lines()) }
 }
 
 /// The CPU limit of the cgroup, 1 to 4.
@@ -125,8 +136,10 @@ fn admin(mut section: Section, mistakes: &mut Mistakes) -> Admin {
 }
 
 fn kubernetes(mut section: Section, mistakes: &mut Mistakes) -> Kubernetes {
+    let source = if mistakes.in_sidecar() { MetadataSource::None } else { MetadataSource::Cluster };
     let kubernetes = Kubernetes {
-        source: section.read("source", MetadataSource::Cluster, mistakes, |text| match text {
+        pod: sidecar::pod(&mut section, mistakes),
+        source: section.read("source", source, mistakes, |text| match text {
             "cluster" => Ok(MetadataSource::Cluster),
             "file" => Ok(MetadataSource::File),
             "none" => Ok(MetadataSource::None),
@@ -172,7 +185,8 @@ fn logs(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes)
             other => Err(format!("{other:?} is not allowed: all or annotated")),
         }),
         namespaces: globs(&mut section, "namespaces", &["*"], mistakes),
-        root: PathBuf::from(section.text("root", "/var/log/pods", mistakes)),
+        root: sidecar::root(&mut section, mistakes),
+        files: sidecar::files(&mut section, mistakes),
         read_from: section.read("read_from", ReadFrom::Beginning, mistakes, read_from),
         // A message must stay below 5 MB, record and metadata together.
         max_record: section.size("max_record", 512 << 10, 1 << 10..=4 << 20, mistakes),

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A password or key. Its `Debug` shows nothing, and it has no `Display`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 // === impl Secret ===

@@ -12,10 +12,37 @@ use crate::config::section::{Mistakes, Section, format_duration};
 use crate::config::{Kubelet, MetricOutput, MetricSelect, Metrics, Normalize};
 use crate::metrics::discover::label_name;
 
+/// Defaults that depend on how many pods there are to scrape.
+struct Default {
+    series_limit: u64,
+    namespace_percent: u64,
+    series_limit_total: u64,
+    body_limit: u64,
+    containers: bool,
+}
+
+const OF_A_NODE: Default = Default {
+    series_limit: 50_000,
+    namespace_percent: 20,
+    series_limit_total: 200_000,
+    body_limit: 64 << 20,
+    containers: true,
+};
+
+/// A sidecar has little memory, and sees no state of containers.
+const OF_ONE_POD: Default = Default {
+    series_limit: 10_000,
+    namespace_percent: 100,
+    series_limit_total: 10_000,
+    body_limit: 16 << 20,
+    containers: false,
+};
+
 /// What may stand in braces in `job`.
 const PLACEHOLDERS: [&str; 2] = ["namespace", "owner"];
 
 pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mistakes) -> Metrics {
+    let default = if mistakes.in_sidecar() { &OF_ONE_POD } else { &OF_A_NODE };
     let metrics = Metrics {
         select: section.read("select", MetricSelect::Annotated, mistakes, |text| match text {
             "annotated" => Ok(MetricSelect::Annotated),
@@ -28,10 +55,20 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
         timeout: section.duration("timeout", Duration::from_secs(10), 100..=60 * MINUTES, mistakes),
         job: section.read("job", "{namespace}/{owner}".to_owned(), mistakes, job),
         labels: labels(&mut section, mistakes),
-        series_limit: section.number("series_limit", 50_000, 1..=10_000_000, mistakes),
-        series_limit_namespace: section.read("series_limit_namespace", 20, mistakes, percent),
-        series_limit_total: section.number("series_limit_total", 200_000, 1..=100_000_000, mistakes),
-        body_limit: section.size("body_limit", 64 << 20, 1 << 10..=4 << 30, mistakes),
+        series_limit: section.number("series_limit", default.series_limit, 1..=10_000_000, mistakes),
+        series_limit_namespace: section.read(
+            "series_limit_namespace",
+            default.namespace_percent,
+            mistakes,
+            percent,
+        ),
+        series_limit_total: section.number(
+            "series_limit_total",
+            default.series_limit_total,
+            1..=100_000_000,
+            mistakes,
+        ),
+        body_limit: section.size("body_limit", default.body_limit, 1 << 10..=4 << 30, mistakes),
         honor_labels_namespaces: globs(&mut section, "honor_labels_namespaces", &[], mistakes),
         relabel: relabel(&mut section, mistakes),
         normalize: section.read("normalize", Normalize::None, mistakes, |text| match text {
@@ -40,7 +77,7 @@ pub(super) fn metrics(mut section: Section, files: &mut Vec<PathBuf>, mistakes: 
             other => Err(format!("{other:?} is not allowed: none or rust")),
         }),
         native_histograms: section.flag("native_histograms", false, mistakes),
-        containers: section.flag("containers", true, mistakes),
+        containers: section.flag("containers", default.containers, mistakes),
         kubelet: section.read("kubelet", Kubelet::None, mistakes, |text| match text {
             "none" => Ok(Kubelet::None),
             "resource" => Ok(Kubelet::Resource),

@@ -49,7 +49,9 @@ fn pull_tls(mut section: Section, files: &mut Vec<PathBuf>, mistakes: &mut Mista
     let tls = match (certificate, key) {
         (Some(cert_file), Some(key_file)) => {
             let tls = PullTls { cert_file, key_file, client_ca_file };
-            if let Err(error) = server_config(&tls) {
+            if mistakes.reads_files()
+                && let Err(error) = server_config(&tls)
+            {
                 mistakes.add(&section.path("cert_file"), error);
             }
             Some(tls)

@@ -12,6 +12,7 @@ mod store;
 mod watch;
 
 pub use credentials::token;
+pub use owner::workload;
 pub use review::{Reviews, Verdict};
 pub use store::Store;
 

@@ -9,13 +9,17 @@ use super::api::OwnerReference;
 /// before Kubernetes 1.21 seconds.
 const CRON_JOB_DIGITS: [usize; 2] = [8, 10];
 
-/// The owner: a ReplicaSet's Deployment or Argo Rollout, a Job's CronJob, anything else as it is.
+/// The owner of a pod with these references and labels.
 pub(super) fn of(references: Vec<OwnerReference>, labels: &BTreeMap<String, String>) -> Option<Owner> {
     let controller = references.into_iter().find(|reference| reference.controller)?;
-    let OwnerReference { kind, name, .. } = controller;
-    let without =
-        |label: &str| name.strip_suffix(labels.get(label)?.as_str())?.strip_suffix('-').map(str::to_owned);
-    let found = match kind.as_str() {
+    Some(workload(&controller.kind, &controller.name, |label| labels.get(label).map(String::as_str)))
+}
+
+/// What a pod belongs to in the end, by what has made it and by its labels: a ReplicaSet's Deployment or Argo Rollout, a Job's
+/// CronJob, anything else as it is.
+pub fn workload<'a>(kind: &str, name: &str, label: impl Fn(&str) -> Option<&'a str>) -> Owner {
+    let without = |key: &str| name.strip_suffix(label(key)?)?.strip_suffix('-').map(str::to_owned);
+    let found = match kind {
         "ReplicaSet" => without("pod-template-hash")
             .map(|name| ("Deployment", name))
             .or_else(|| without("rollouts-pod-template-hash").map(|name| ("Rollout", name))),
@@ -27,10 +31,10 @@ pub(super) fn of(references: Vec<OwnerReference>, labels: &BTreeMap<String, Stri
             .map(|(name, _)| ("CronJob", name.to_owned())),
         _ => None,
     };
-    Some(match found {
+    match found {
         Some((kind, name)) => Owner { kind: kind.to_owned(), name },
-        None => Owner { kind, name },
-    })
+        None => Owner { kind: kind.to_owned(), name: name.to_owned() },
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,90 @@
+//! The command line: parse, call, exit code.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use kube::CustomResourceExt;
+use sidelight_runtime::exit;
+use sidelight_runtime::logging::{self, LogFormat};
+
+use crate::config::Config;
+use crate::profile::SidecarProfile;
+use crate::serve;
+
+/// Adds Sidelight's sidecar to pods that ask for it.
+#[derive(Parser)]
+#[command(name = "sidelight-injector", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answers the API server's admission reviews.
+    Serve {
+        /// The configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// How the log is written.
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        log_format: LogFormat,
+    },
+    /// Prints the CustomResourceDefinition of SidecarProfile.
+    Crd,
+}
+
+/// Runs the program; the exit codes are those of the contract.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::SUCCESS });
+        }
+    };
+    ExitCode::from(match arguments.command {
+        Command::Serve { config, log_format } => serve(&config, log_format),
+        Command::Crd => print(&yaml_serde::to_string(&SidecarProfile::crd()).unwrap_or_default()),
+    })
+}
+
+fn serve(file: &std::path::Path, log_format: LogFormat) -> u8 {
+    logging::init(log_format);
+    exit::install_panic_hook();
+    match Config::load(file, &|name| std::env::var(name).ok()) {
+        Ok(config) => serve::run(config).unwrap_or_else(|error| {
+            say(&format!("{error:#}"));
+            exit::NEGATIVE
+        }),
+        Err(mistakes) => complain(&mistakes),
+    }
+}
+
+/// All mistakes, one a line.
+fn complain(mistakes: &[String]) -> u8 {
+    for mistake in mistakes {
+        say(mistake);
+    }
+    let count = mistakes.len();
+    say(&format!("{count} mistake{}", if count == 1 { "" } else { "s" }));
+    exit::USAGE
+}
+
+/// To the operator, on standard error.
+#[allow(clippy::print_stderr, reason = "this is the command line's voice")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// To standard output; a reader that has gone away ends the program in peace.
+fn print(text: &str) -> u8 {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => exit::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::SUCCESS,
+        Err(_) => exit::NEGATIVE,
+    }
+}

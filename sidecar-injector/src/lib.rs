@@ -1,0 +1,27 @@
+//! Puts Sidelight's sidecar into pods that ask for it.
+//!
+//! ```text
+//! API server --review--> server (TLS, limits) -> webhook (review) -> decide -> sidecar, log_volumes -> patch --> API server
+//!                                                                     ^ template (config, profile)
+//! kubectl, GitOps --YAML--> cli/inject ------------------------------+
+//! ```
+
+pub mod certificate;
+pub mod cli;
+pub mod config;
+pub mod decide;
+pub mod events;
+pub mod log_volumes;
+pub mod metrics;
+pub mod patch;
+pub mod pod;
+#[allow(unreachable_pub, reason = "the derives of kube repeat the types inside functions")]
+pub mod profile;
+pub mod profiles;
+pub mod references;
+pub mod review;
+pub mod serve;
+pub mod server;
+pub mod sidecar;
+pub mod template;
+pub mod webhook;

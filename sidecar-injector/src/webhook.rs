@@ -1,0 +1,159 @@
+//! One review: read, decide, change the pod here as the API server will there, answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use hyper::StatusCode;
+
+use crate::config::{Config, Mode};
+use crate::decide::{Context, Decision, Injection, NoProfile, Skip, decide};
+use crate::events::Events;
+use crate::metrics::Metrics;
+use crate::patch;
+use crate::pod::Pod;
+use crate::profile::SidecarProfileSpec;
+use crate::review::{self, Request};
+
+/// Where profiles come from.
+pub trait Profiles: Send + Sync {
+    /// The one of this name in this namespace.
+    fn find(&self, namespace: &str, name: &str) -> Result<Arc<SidecarProfileSpec>, NoProfile>;
+}
+
+/// Answers reviews.
+pub struct Webhook {
+    /// The configuration.
+    pub config: Config,
+    /// The profiles.
+    pub profiles: Box<dyn Profiles>,
+    /// Whether the cluster has native sidecars.
+    pub native: NativeSidecars,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Where to tell what was done; none where there is no API server to tell.
+    pub events: Option<Events>,
+}
+
+/// Whether the cluster has native sidecars, once that is known.
+#[derive(Debug, Default)]
+pub struct NativeSidecars(AtomicU8);
+
+// === impl NativeSidecars ===
+
+impl NativeSidecars {
+    /// The API server's minor version. Kubelets may be three behind (the version skew policy), and have native sidecars from
+    /// 1.29 on: so from 1.32 on each of them has.
+    pub fn learn(&self, minor: u32) {
+        self.0.store(if minor >= 32 { 2 } else { 1 }, Ordering::Relaxed);
+    }
+
+    /// Whether every kubelet has them; none: not known yet.
+    pub fn get(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            known => Some(known == 2),
+        }
+    }
+}
+
+// === impl Webhook ===
+
+impl Webhook {
+    /// The answer to a review's body.
+    ///
+    /// # Errors
+    /// A status and a text for the log of the API server: then its `failurePolicy` says what becomes of the pod.
+    pub fn answer(&self, body: &[u8]) -> Result<Vec<u8>, (StatusCode, String)> {
+        let begun = Instant::now();
+        let request = review::read(body).map_err(|error| (StatusCode::BAD_REQUEST, error))?;
+        let answer = self.review(request);
+        self.metrics.duration.observe(begun.elapsed().as_secs_f64());
+        answer
+    }
+
+    fn review(&self, mut request: Request) -> Result<Vec<u8>, (StatusCode, String)> {
+        let is_new_pod =
+            request.kind.kind == "Pod" && request.sub_resource.is_none() && request.operation == "CREATE";
+        if !is_new_pod {
+            // Rules that are wider than needed must not break anything.
+            return Ok(review::allow(&request.uid, None, &[]));
+        }
+        let namespace = request.namespace.clone();
+        let find = |name: &str| self.profiles.find(&namespace, name);
+        let context =
+            Context { config: &self.config, native: self.native.get().unwrap_or_default(), profile: &find };
+        let decision = decide(&request.object, context);
+        self.tell(&request, &decision);
+        match decision {
+            Decision::Skip(skip, warnings) => {
+                self.count("skipped");
+                self.metrics.skipped.with_label_values(&[skip.name()]).inc();
+                Ok(review::allow(&request.uid, None, &warnings))
+            }
+            Decision::Deny(message) => {
+                self.count("denied");
+                Ok(review::deny(&request.uid, &message))
+            }
+            Decision::Fail(error) => {
+                self.count("failed");
+                Err((StatusCode::SERVICE_UNAVAILABLE, error))
+            }
+            Decision::Inject(Injection { patch, warnings, .. }) => {
+                // A patch that fails there refuses the pod even where failures are to be ignored.
+                if let Err(error) = patch::apply(&mut request.object, &patch) {
+                    self.count("failed");
+                    tracing::error!(%error, "a patch of ours cannot be applied; this is a defect");
+                    return Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string()));
+                }
+                self.count("injected");
+                Ok(review::allow(&request.uid, Some(&patch), &warnings))
+            }
+        }
+    }
+
+    fn count(&self, result: &str) {
+        self.metrics.reviews.with_label_values(&[result]).inc();
+    }
+
+    /// Logs what somebody may ask about, and writes an event: for warnings and refusals reach the controller that creates the
+    /// pod, and not the person who wrote its template.
+    fn tell(&self, request: &Request, decision: &Decision) {
+        let Ok(pod) = Pod::of(&request.object) else { return };
+        let (is_warning, reason, note) = match decision {
+            Decision::Inject(injection) => {
+                let (purpose, warnings) = (injection.purpose.names(), injection.warnings.join("; "));
+                let note = format!("sidecar added for {purpose}{}", behind(&warnings));
+                (!warnings.is_empty(), "Injected", note)
+            }
+            Decision::Skip(Skip::NotAsked | Skip::Already, _) => return,
+            Decision::Skip(skip, warnings) => {
+                (true, "InjectionSkipped", format!("{}{}", skip.name(), behind(&warnings.join("; "))))
+            }
+            Decision::Deny(message) => (true, "InjectionDenied", message.clone()),
+            Decision::Fail(error) => (true, "InjectionFailed", error.clone()),
+        };
+        let (namespace, name) = (request.namespace.as_str(), pod.shown_name());
+        let is_dry_run = request.dry_run == Some(true);
+        if is_warning {
+            tracing::warn!(namespace, pod = name, reason, note, dry_run = is_dry_run);
+        } else {
+            tracing::info!(namespace, pod = name, reason, note, dry_run = is_dry_run);
+        }
+        if let Some(events) = self.events.as_ref().filter(|_| !is_dry_run) {
+            events.tell(&pod, namespace, is_warning, reason, &note);
+        }
+    }
+}
+
+fn behind(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
+/// Whether bad annotations are refused, for the log at the start.
+pub fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Warn => "warn",
+        Mode::Deny => "deny",
+    }
+}

@@ -10,8 +10,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
@@ -40,21 +40,25 @@ struct Reconciler {
 impl WatchedProfiles {
     /// Begins to watch, and to write conditions.
     pub fn start(client: Client, config: Config) -> Self {
-        let controller =
-            Controller::new(Api::<SidecarProfile>::all(client.clone()), watcher::Config::default());
-        let (store, listed) = (controller.store(), Arc::new(AtomicBool::new(false)));
+        let api: Api<SidecarProfile> = Api::all(client.clone());
+        let controller = Controller::new(api.clone(), watcher::Config::default());
         let reconciler = Arc::new(Reconciler { client, config });
         tokio::spawn(controller.run(reconcile, retry, reconciler).for_each(|result| async move {
             if let Err(error) = result {
                 tracing::debug!(%error, "profiles");
             }
         }));
-        let (ready, is_listed) = (store.clone(), listed.clone());
-        tokio::spawn(async move {
-            if ready.wait_until_ready().await.is_ok() {
+        // A watch of its own: only one task may wait for the controller's store, and that is the controller.
+        let (store, writer) = reflector::store();
+        let listed = Arc::new(AtomicBool::new(false));
+        let is_listed = listed.clone();
+        let events = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
+        tokio::spawn(events.for_each(move |event| {
+            if matches!(event, Ok(watcher::Event::InitDone)) {
                 is_listed.store(true, Ordering::Relaxed);
             }
-        });
+            std::future::ready(())
+        }));
         WatchedProfiles { store, listed }
     }
 }

@@ -87,6 +87,8 @@ pub struct Injection {
     pub patch: Patch,
     /// For the pod's owner.
     pub warnings: Vec<String>,
+    /// Whether all that the pod asks for is in it.
+    pub is_as_asked: bool,
     /// What the sidecar is made for.
     pub purpose: Purpose,
     /// Whether it is a native one.
@@ -191,6 +193,7 @@ fn inject(
     mut warnings: Vec<String>,
     context: Context<'_>,
 ) -> Decision {
+    let is_as_asked = warnings.is_empty();
     wishes.image = wishes.image.filter(|image| context.config.image_allow.matches(image));
     let purpose = match purpose(pod, &wishes, template, &mut warnings, context) {
         Ok(purpose) => purpose,
@@ -217,7 +220,7 @@ fn inject(
     let order = wishes.order.unwrap_or_default();
     let parts = Parts { pod, template, wishes: &wishes, native, purpose, logs: &logs };
     let patch = additions(&parts, order).into_patch(object);
-    Decision::Inject(Injection { patch, warnings, purpose, native })
+    Decision::Inject(Injection { patch, warnings, is_as_asked, purpose, native })
 }
 
 /// What there is to do for a sidecar.

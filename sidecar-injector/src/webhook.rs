@@ -124,7 +124,7 @@ impl Webhook {
             Decision::Inject(injection) => {
                 let (purpose, warnings) = (injection.purpose.names(), injection.warnings.join("; "));
                 let note = format!("sidecar added for {purpose}{}", behind(&warnings));
-                (!warnings.is_empty(), "Injected", note)
+                (!injection.is_as_asked, "Injected", note)
             }
             Decision::Skip(Skip::NotAsked | Skip::Already, _) => return,
             Decision::Skip(skip, warnings) => {

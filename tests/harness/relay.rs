@@ -27,7 +27,12 @@ pub struct Relay {
 impl Relay {
     /// To this server.
     pub fn start(server: SocketAddr, way: Way) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on("127.0.0.1:0", server, way)
+    }
+
+    /// The same on another address than loopback's.
+    pub fn start_on(address: &str, server: SocketAddr, way: Way) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (way, connections) = (Arc::new(Mutex::new(way)), Arc::new(Mutex::new(0)));
         let (leading, counting) = (way.clone(), connections.clone());

@@ -23,6 +23,7 @@ mod real_limits;
 mod real_node;
 mod real_prometheus;
 mod real_receivers;
+mod real_sidecar;
 mod records;
 mod remote_write;
 mod rotation;

@@ -262,3 +262,51 @@ fn settings(section: &mut Section, key: &'static str, mistakes: &mut Mistakes) -
     }
     value
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Config, Vec<String>> {
+        Config::parse(text, &|_| None)
+    }
+
+    #[test]
+    fn the_readme_states_every_default_as_it_is() {
+        let readme = include_str!("../README.md");
+        let block = readme.split("```yaml\n").nth(2).and_then(|rest| rest.split("```").next()).unwrap();
+        let stated = parsed(block).unwrap();
+        assert_eq!(format!("{stated:?}"), format!("{:?}", parsed("").unwrap()));
+        assert_eq!(format!("{stated:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_path() {
+        let text = "listen: here\nmode: maybe\ncertificate: { source: files, lifetime: 90h, ca_lifetime: 100h }\n\
+                    sidecar: { native: perhaps, resources: { limits: { cpu: much } }, logs: { outputs: [{ forward: { shared_key: hush } }] } }\nmore: 1";
+        let told = parsed(text).unwrap_err().join("\n");
+        for path in [
+            "listen: ",
+            "mode: ",
+            "certificate.cert_file: ",
+            "certificate.key_file: ",
+            "certificate.ca_lifetime: ",
+            "sidecar.native: ",
+            "sidecar.resources.limits.cpu: ",
+            "sidecar.logs: outputs[0].forward.shared_key: ",
+            "more: ",
+        ] {
+            assert!(told.lines().any(|line| line.starts_with(path)), "{path} is not told: {told}");
+        }
+        assert!(!told.contains("hush"));
+    }
+
+    #[test]
+    fn what_the_sidecar_would_refuse_is_refused_here() {
+        let told =
+            parsed("sidecar: { logs: { outputs: [{ forward: { upstreams: ['no port'] } }] } }").unwrap_err();
+        assert!(told[0].starts_with("sidecar: logs.outputs[0].forward.upstreams"), "{told:?}");
+        let told = parsed("sidecar: { logs: { files: [/a/b], outputs: [{ stdout: {} }] } }").unwrap_err();
+        assert!(told[0].contains("are the pod's to say"), "{told:?}");
+    }
+}

@@ -47,6 +47,10 @@ faults *arguments:
 chaos seconds="600":
     CHAOS_SECONDS={{ seconds }} cargo test -p sidelight-agent --test system -- --ignored chaos --nocapture
 
+# A receiver of samples that is away for so many seconds
+outage seconds="3600":
+    SIDELIGHT_OUTAGE={{ seconds }} cargo test -p sidelight-agent --test system -- an_outage_of_any_length
+
 # CPU time and memory against the floor; arguments as `--records 200000 --rounds 1`, or `load`, `idle`, `slopes`, `loss`
 bench *arguments:
     cargo build --release --locked

@@ -1,5 +1,7 @@
 //! Remote write: both versions of the protocol, and what waits for a receiver that is away.
 
+use std::fs;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use sidelight_tests::agent::Agent;
@@ -316,4 +318,36 @@ fn a_spool_that_is_full_survives_kill_9() {
     let after = dropped_scrapes(&agent, "spool_full");
     assert!((before + after..=before + after + 3).contains(&missing), "{missing}: {before} and {after}");
     assert_eq!(agent.metric(DROPPED) as u64, after * PER_SCRAPE);
+}
+
+/// Scenario: the agent is killed while the spool is full; on disk one request is damaged, and elsewhere the head of one behind
+/// which two more stand in their file. Then the receiver is back.
+/// Guarantee: those four are counted, all others arrive in order.
+#[test]
+fn damage_in_a_spool_that_is_full_costs_no_more_than_its_file_and_is_counted() {
+    let (node, server) = (Node::new(), RemoteWriteServer::start());
+    let exporter = Exporter::start(&large_page());
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    server.be_away(true);
+    let agent = start_with_little_spool(&node, &server);
+    wait_until_full(&agent);
+    let killed = exporter.scrapes();
+    agent.kill();
+    let folder = fs::read_dir(node.path().join("data/spool")).unwrap().next().unwrap().unwrap().path();
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|end| end == "requests")).collect();
+    files.sort();
+    for (file, offset) in [(&files[1], 1_000), (&files[2], 10)] {
+        fs::File::options().write(true).open(file).unwrap().write_all_at(&[0xff; 4], offset).unwrap();
+    }
+    server.be_away(false);
+    let agent = start_with_little_spool(&node, &server);
+    let n = series("n", "web", &exporter, "");
+    eventually("new ones", || server.value(&n) > Some((killed + 1) as f64));
+    let mut held = server.samples(&n);
+    held.retain(|sample| number(sample) <= killed);
+    let steps: Vec<u64> = gaps(&held).into_iter().map(|(_, step)| step).collect();
+    assert_eq!(steps, [2, 4], "{held:?}");
+    assert_eq!(dropped_scrapes(&agent, "damaged"), 4);
 }

@@ -1,5 +1,7 @@
 //! Metrics from logs.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 use sidelight_tests::agent::Agent;
 use sidelight_tests::eventually;
@@ -103,4 +105,44 @@ fn records_and_panics_are_counted_by_workload() {
     write(&mut logs[1..]);
     eventually("what is new to the next agent", || samples.value(&warnings) == Some(1.0));
     samples.assert_clean();
+}
+
+/// Scenario: the receivers of both outputs have taken records and acknowledged none when the configuration is loaded anew.
+/// Guarantee: they are read and sent once more, and not counted once more; what is new counts.
+#[test]
+fn what_is_read_again_after_a_reload_is_not_counted_again() {
+    let (node, samples) = (Node::new(), RemoteWriteServer::start());
+    let servers = [ForwardServer::start(), ForwardServer::start()];
+    let set_lost = |acks| {
+        for server in &servers {
+            server.faults().lose_acks.store(acks, Ordering::SeqCst);
+        }
+    };
+    let have = |count: usize| servers.iter().all(|server| server.received().len() >= count);
+    set_lost(u64::MAX);
+    node.write_pods(&[of_shop("shop-0")]);
+    let mut log = node.container("shop-0");
+    let mut write = |warnings: usize| {
+        for _ in 0..warnings {
+            log.line("stdout", "{\"level\":\"warn\",\"m\":1}");
+        }
+        log.line("stderr", "thread 'main' (7) panicked at src/main.rs:1:2:");
+        log.line("stderr", "boom");
+    };
+    write(5);
+    let of = |further| config(&node, servers.each_ref(), &samples, further);
+    let agent = Agent::start(BINARY, node.path(), &of(""));
+    let panics = format!("sidelight_log_panics_total{}", labels(""));
+    let counted = || (samples.value(&of_level("warn")), samples.value(&panics));
+    eventually("the first ones", || counted() == (Some(5.0), Some(1.0)) && have(6));
+    // Those that are lost by now are lost for good.
+    set_lost(0);
+    agent.reconfigure(node.path(), &of(", rate: { container: 1000000 }"));
+    eventually("the reload", || agent.log().contains("the new configuration is in force"));
+    write(1);
+    eventually("the new ones, and the others again", || have(6 + 6 + 2));
+    agent.settle();
+    let scrapes = samples.samples(&panics).len();
+    eventually("another sample", || samples.samples(&panics).len() > scrapes);
+    assert_eq!(counted(), (Some(6.0), Some(2.0)));
 }

@@ -1,6 +1,6 @@
 //! Scraping by others: the list of targets and their pages.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -216,4 +216,72 @@ fn a_certificate_lets_in_whose_authority_is_known() {
     eventually("the list", || list(Some(clients.issue("prometheus"))).0 == 200);
     assert!(list(Some(clients.issue("prometheus"))).2.contains("\"__scheme__\":\"https\""));
     assert_eq!([list(Some(strangers.issue("prometheus"))).0, list(None).0], [0, 0]);
+}
+
+/// Asks for a path and keeps the connection.
+fn asking(agent: &Agent, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(agent.pull_address()).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\n\r\n").unwrap();
+    stream
+}
+
+/// Scenario: a scraper that keeps its connection, then three hundred connections on which nobody says anything.
+/// Guarantee: no more than 256 stay open, whoever comes next is served, and the scraper keeps its connection.
+#[test]
+fn connections_that_say_nothing_keep_nobody_out() {
+    let (node, exporter) = (Node::new(), Exporter::start("a 1\n"));
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let agent = Agent::start(BINARY, node.path(), &config(&node, "", ""));
+    groups(&agent, 1);
+    let mut scraper = asking(&agent, "/sd/prometheus");
+    assert!(scraper.read(&mut [0; 1_000]).unwrap() > 0);
+    let silent: Vec<_> = (0..300).map(|_| TcpStream::connect(agent.pull_address()).unwrap()).collect();
+    silent.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    let is_open = |mut stream: &TcpStream| matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+    let open = || silent.iter().filter(|stream| is_open(stream)).count();
+    eventually("those above the limit are cut", || open() <= 256);
+    assert_eq!(get(&agent, "/sd/prometheus").0, 200);
+    assert!(open() > 250 && is_open(&silent[299]));
+    assert_eq!(ask(&mut scraper, "/sd/prometheus", "").0, 200);
+}
+
+/// Scenario: scrapers of a large page do not read it, more and more of them, while others ask for that page and for one of
+/// another namespace; then they are gone.
+/// Guarantee: the page is refused with the reason when those on their way have reached their limit, the other one is
+/// served, memory is bounded; afterwards the page is served again.
+#[test]
+fn whoever_does_not_read_his_page_holds_up_no_other_namespace() {
+    let node = Node::new();
+    let page: String = (0..200).map(|n| format!("a{{n=\"{n}\",x=\"{}\"}} 1\n", "x".repeat(30_000))).collect();
+    let (large, small) = (Exporter::start(&page), Exporter::start("b 1\n"));
+    let mut other = serving("other", &small, &[ASKS]);
+    other["metadata"]["namespace"] = json!("other");
+    node.write_pods(&[serving("web", &large, &[ASKS]), other]);
+    // Written pages of a namespace may have four times that together: five of these.
+    let agent = Agent::start(BINARY, node.path(), &config(&node, "body_limit: 8MiB, ", ""));
+    groups(&agent, 2);
+    let path = format!("/proxy/uid-web/{}/metrics", large.port());
+    let other = || get(&agent, &format!("/proxy/uid-other/{}/metrics", small.port())).0;
+    assert_eq!(get(&agent, &path).0, 200);
+    let mut lazy = Vec::new();
+    let mut answer = (0, String::new());
+    eventually("no room", || {
+        lazy.push(asking(&agent, &path));
+        answer = get(&agent, &path);
+        assert_eq!(other(), 200);
+        answer.0 != 200
+    });
+    assert!(answer.0 == 502 && answer.1.contains("have reached their limit"), "{answer:?}");
+    for _ in 0..20 {
+        lazy.push(asking(&agent, &path));
+        assert_eq!((get(&agent, &path).0, other()), (502, 200));
+    }
+    let targets = agent.api("/api/v1/targets");
+    let target =
+        targets["targets"].as_array().unwrap().iter().find(|target| target["uid"] == "uid-web").unwrap();
+    assert_eq!((&target["state"], &target["last_error"]), (&json!("down"), &json!(answer.1.trim_end())));
+    let memory = agent.peak_memory();
+    assert!(memory < 64 << 20, "{memory} bytes of memory");
+    drop(lazy);
+    eventually("the page again", || get(&agent, &path).0 == 200);
 }

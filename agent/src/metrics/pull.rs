@@ -134,6 +134,31 @@ async fn listen(address: &str) -> TcpListener {
     }
 }
 
+/// Answers the requests of a connection for as long as it may last.
+async fn serve<F: Future<Output = Response<Full<Bytes>>>>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    answer: impl Fn(Request<Incoming>) -> F,
+    mut stop: watch::Receiver<Option<Instant>>,
+) {
+    let service = service_fn(|request| {
+        let answer = answer(request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = sleep(MAX_AGE) => {}
+        () = stopped(&mut stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(LAST_ANSWER, connection).await;
+}
+
 // === impl Connections ===
 
 impl Connections {
@@ -180,25 +205,13 @@ impl Server {
         stream: impl AsyncRead + AsyncWrite + Unpin,
         local: SocketAddr,
         is_known: &AtomicBool,
-        mut stop: watch::Receiver<Option<Instant>>,
+        stop: watch::Receiver<Option<Instant>>,
     ) {
-        let service = service_fn(|request| {
+        let answer = |request| {
             let server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(&request, local, is_known).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(MAX_BUFFER)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection);
-        tokio::select! {
-            _ = connection.as_mut() => return,
-            () = sleep(MAX_AGE) => {}
-            () = stopped(&mut stop) => {}
-        }
-        connection.as_mut().graceful_shutdown();
-        let _ = timeout(LAST_ANSWER, connection).await;
+            async move { server.answer(&request, local, is_known).await }
+        };
+        serve(stream, answer, stop).await;
     }
 
     async fn answer(
@@ -281,4 +294,23 @@ fn answer(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_read_his_answer_is_cut() {
+        let (mut client, server) = duplex(100);
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let (_stop, stop) = watch::channel(None);
+        let begun = Instant::now();
+        serve(server, |_| ready(text(StatusCode::OK, "x".repeat(1_000))), stop).await;
+        assert_eq!(begun.elapsed(), MAX_AGE + LAST_ANSWER);
+    }
 }

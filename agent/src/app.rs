@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus::Registry;
+use sidelight_contract::sidecar;
 use sidelight_runtime::exit;
 use sidelight_runtime::signals::{Signal, Signals};
 use tokio::runtime::Runtime;
@@ -22,7 +23,7 @@ use crate::app::pipeline::{Ended, Pipeline};
 use crate::app::watched::WatchedFiles;
 use crate::checkpoint::account::Accounts;
 use crate::checkpoint::store::{DataDir, DataDirError, Saved};
-use crate::cluster;
+use crate::cluster::{self, PodInfo};
 use crate::config::{Config, MetadataSource};
 use crate::delivery::remote_write;
 use crate::logs::events::Events;
@@ -52,12 +53,28 @@ pub struct Parts {
 /// How an agent is started.
 #[derive(Debug)]
 pub struct Start {
-    /// The config file; none for a config that was made in memory and is never reloaded.
-    pub config_file: Option<PathBuf>,
+    /// Where the configuration is from.
+    pub origin: Origin,
     /// The valid configuration.
     pub config: Config,
     /// From SIGTERM to SIGKILL.
     pub grace_period: Duration,
+}
+
+/// Where a configuration is from, to be read again.
+#[derive(Debug)]
+pub enum Origin {
+    /// A file.
+    File(PathBuf),
+    /// The environment of a sidecar; the files that it names may change.
+    Injector {
+        /// What the injector says.
+        environment: sidecar::Environment,
+        /// Where the Downward API writes what it says of the pod.
+        pod_info: PathBuf,
+    },
+    /// It was made in memory, and is never read again.
+    Memory,
 }
 
 // === impl Parts ===
@@ -146,7 +163,7 @@ fn run_with<'a>(
 
 async fn serve(start: Start, parts: &Parts, mut orders: Orders<'_>) -> anyhow::Result<u8> {
     // Looked at before anything is waited for, so that no change in between is missed.
-    let watched = WatchedFiles::new(start.config_file.as_deref(), &start.config);
+    let watched = WatchedFiles::new(&start.origin, &start.config);
     let data_dir = tokio::select! {
         data_dir = lock_data_dir(&start.config, &parts.health) => data_dir,
         () = stopped(&mut orders) => return Ok(exit::SUCCESS),
@@ -158,7 +175,7 @@ async fn serve(start: Start, parts: &Parts, mut orders: Orders<'_>) -> anyhow::R
             return Ok(exit::DATA_DIR);
         }
     };
-    let (stop_cluster, cluster) = start_cluster(&start.config, parts, data_dir.path())?;
+    let (stop_cluster, cluster) = start_cluster(&start, parts, data_dir.path())?;
     let grace_period = start.grace_period;
     let mut saver = Saver { data_dir: Arc::new(data_dir), failing: false };
     let (pipeline, stopped_at) = run_pipelines(start, parts, &mut orders, &mut saver, watched).await?;
@@ -200,9 +217,11 @@ async fn run_pipelines(
                 watched.have_changed()
             }
         };
-        let Some(file) = start.config_file.as_deref().filter(|_| reload) else { continue };
-        let Some(new) = reload_config(file, &config, &parts.health) else { continue };
-        watched = WatchedFiles::new(Some(file), &new);
+        if !reload {
+            continue;
+        }
+        let Some(new) = reload_config(&start.origin, &config, &parts.health) else { continue };
+        watched = WatchedFiles::new(&start.origin, &new);
         config = Arc::new(new);
         let (ended, stopped_at) = hand_over(pipeline, orders).await;
         // From memory: the file may be older, if the disk is full.
@@ -232,12 +251,23 @@ async fn hand_over(pipeline: Pipeline, orders: &mut Orders<'_>) -> (Ended, Optio
 }
 
 /// A config that is wrong, or that changes what only a restart can change, leaves the old one in force.
-fn reload_config(file: &Path, old: &Config, health: &Health) -> Option<Config> {
-    match Config::load(file, &|name| std::env::var(name).ok()) {
+fn reload_config(origin: &Origin, old: &Config, health: &Health) -> Option<Config> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let read = match origin {
+        Origin::File(file) => Config::load(file, &variable),
+        Origin::Injector { environment, .. } => {
+            Config::load_sidecar(&environment.config, &variable).map(|(config, _)| config)
+        }
+        Origin::Memory => return None,
+    };
+    match read {
         Ok(new) => Some(keep_until_restart(new, old)),
         Err(mistakes) => {
             health.set_reloaded(false);
-            tracing::error!(file = %file.display(), mistakes = mistakes.join("; "), "the new configuration is wrong; the old one stays in force");
+            tracing::error!(
+                mistakes = mistakes.join("; "),
+                "the new configuration is wrong; the old one stays in force"
+            );
             None
         }
     }
@@ -288,10 +318,11 @@ async fn lock_data_dir(config: &Config, health: &Health) -> Result<DataDir, Data
 }
 
 fn start_cluster(
-    config: &Config,
+    start: &Start,
     parts: &Parts,
     data_dir: &Path,
 ) -> anyhow::Result<(watch::Sender<bool>, tokio::task::JoinHandle<()>)> {
+    let config = &start.config;
     let source = match config.kubernetes.source {
         MetadataSource::Cluster => {
             let namespace_labels = config.logs.namespace_labels;
@@ -300,7 +331,15 @@ fn start_cluster(
         MetadataSource::File => {
             cluster::Source::File { path: config.kubernetes.file.clone().unwrap_or_default() }
         }
-        MetadataSource::None => cluster::Source::None,
+        MetadataSource::None => match &start.origin {
+            Origin::Injector { environment, pod_info } => {
+                let info = PodInfo::new(environment, config.kubernetes.pod.as_ref(), pod_info);
+                // Before anything is read for it.
+                info.tell(&parts.pods);
+                cluster::Source::Own(Box::new(info))
+            }
+            Origin::File(_) | Origin::Memory => cluster::Source::None,
+        },
     };
     let metrics = cluster::Metrics::register(&parts.registry)?;
     let (stop, stopped) = watch::channel(false);

@@ -10,11 +10,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use sidelight_contract::sidecar::SECRET_PREFIX;
+use sidelight_contract::sidecar::{Environment, POD_INFO_PATH, SECRET_PREFIX};
 use sidelight_runtime::exit;
 use sidelight_runtime::logging::{self, LogFormat};
 
-use crate::app::{self, Start};
+use crate::app::{self, Origin, Start};
 use crate::config::section::{format_size, parse_duration};
 use crate::config::{Config, text_of};
 use crate::demo;
@@ -47,6 +47,18 @@ enum Command {
         /// How the agent's own log is written.
         #[arg(long, value_name = "FORMAT", default_value = "text")]
         log_format: LogFormat,
+    },
+    /// Runs in a pod, configured by the environment that the injector sets: reads log files of the app, and scrapes it.
+    Sidecar {
+        /// From SIGTERM to SIGKILL, as the pod's terminationGracePeriodSeconds says.
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+        grace_period: Duration,
+        /// How the sidecar's own log is written.
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        log_format: LogFormat,
+        /// Where the Downward API writes the pod's labels and annotations.
+        #[arg(long, value_name = "DIRECTORY", default_value = POD_INFO_PATH)]
+        pod_info: PathBuf,
     },
     /// Validates a configuration: prints every mistake, or what is in force and the memory that it needs.
     Check {
@@ -115,6 +127,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let code = match arguments.command {
         Command::Demo { duration } => demo::run(duration).unwrap_or_else(|error| failed(&error)),
         Command::Agent { config, grace_period, log_format } => agent(config, grace_period, log_format),
+        Command::Sidecar { grace_period, log_format, pod_info } => {
+            sidecar(grace_period, log_format, pod_info)
+        }
         Command::Check { file, sidecar } => check(&file, sidecar),
         Command::ParseMetrics { format } => parse_metrics(format),
         Command::Files(ask) => ask::files(&ask.admin, ask.output),
@@ -132,7 +147,31 @@ fn agent(file: PathBuf, grace_period: Duration, log_format: LogFormat) -> u8 {
         Ok(config) => config,
         Err(mistakes) => return complain(&mistakes),
     };
-    app::run(Start { config_file: Some(file), config, grace_period }).unwrap_or_else(|error| failed(&error))
+    app::run(Start { origin: Origin::File(file), config, grace_period })
+        .unwrap_or_else(|error| failed(&error))
+}
+
+fn sidecar(grace_period: Duration, log_format: LogFormat, pod_info: PathBuf) -> u8 {
+    logging::init(log_format);
+    exit::install_panic_hook();
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let environment = match Environment::read(std::env::vars_os().filter_map(text)) {
+        Ok(environment) => environment,
+        Err(missing) => return complain(&missing),
+    };
+    for name in &environment.unknown {
+        tracing::warn!(name, "a variable of another version's injector is ignored");
+    }
+    let (config, warnings) = match Config::load_sidecar(&environment.config, &variable) {
+        Ok(read) => read,
+        Err(mistakes) => return complain(&mistakes),
+    };
+    for warning in warnings {
+        tracing::warn!(warning, "a part of SIDELIGHT_CONFIG is ignored");
+    }
+    let origin = Origin::Injector { environment, pod_info };
+    app::run(Start { origin, config, grace_period }).unwrap_or_else(|error| failed(&error))
 }
 
 fn check(file: &Path, sidecar: bool) -> u8 {

@@ -6,6 +6,7 @@ mod file;
 mod namespaces;
 mod owner;
 mod persist;
+mod podinfo;
 mod retry;
 mod review;
 mod store;
@@ -13,6 +14,7 @@ mod watch;
 
 pub use credentials::token;
 pub use owner::workload;
+pub use podinfo::PodInfo;
 pub use review::{Reviews, Verdict};
 pub use store::Store;
 
@@ -51,6 +53,8 @@ pub struct Pod {
     pub deleting: bool,
     /// Its addresses are the node's, and so are its ports.
     pub host_network: bool,
+    /// This process runs in it: its ports are at the loopback address as well.
+    pub is_own: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations.
@@ -176,6 +180,8 @@ pub enum Source {
         /// JSON or YAML.
         path: PathBuf,
     },
+    /// The pod that this process runs in.
+    Own(Box<PodInfo>),
     /// Nobody is asked.
     None,
 }
@@ -238,11 +244,15 @@ pub async fn run(
     store: Store,
     data_dir: PathBuf,
     metrics: Metrics,
-    stop: tokio::sync::watch::Receiver<bool>,
+    mut stop: tokio::sync::watch::Receiver<bool>,
 ) {
-    if matches!(source, Source::None) {
-        store.set_synced();
-        return;
+    match source {
+        Source::None => return store.set_synced(),
+        Source::Own(info) => tokio::select! {
+            () = podinfo::run(&info, &store, &metrics) => return,
+            _ = stop.wait_for(|stop| *stop) => return,
+        },
+        Source::Cluster { .. } | Source::File { .. } => {}
     }
     let persisted = persist::Persisted::open(&data_dir);
     store.restore(persisted.load());
@@ -252,7 +262,7 @@ pub async fn run(
                 watch::run(kubeconfig.as_deref(), &node, namespace_labels, &store, &metrics).await;
             }
             Source::File { path } => file::run(&path, &store, &metrics).await,
-            Source::None => {}
+            Source::Own(_) | Source::None => {}
         }
     };
     tokio::select! {

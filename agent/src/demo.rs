@@ -16,7 +16,7 @@ use sidelight_runtime::exit;
 use sidelight_runtime::logging::{self, LogFormat};
 use sidelight_runtime::signals::Signals;
 
-use crate::app::{self, Start};
+use crate::app::{self, Origin, Start};
 use crate::config::Config;
 use crate::demo::node::Node;
 use crate::demo::receiver::Receiver;
@@ -45,7 +45,10 @@ pub fn run(duration: Option<Duration>) -> anyhow::Result<u8> {
     let agent = std::thread::Builder::new().name("agent".to_owned()).spawn({
         let stop = stop.clone();
         move || {
-            app::run_until(Start { config_file: None, config, grace_period: Duration::from_secs(20) }, &stop)
+            app::run_until(
+                Start { origin: Origin::Memory, config, grace_period: Duration::from_secs(20) },
+                &stop,
+            )
         }
     })?;
     let interrupted = interruption()?;

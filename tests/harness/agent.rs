@@ -80,18 +80,35 @@ impl Agent {
 
     /// Runs one that is to end by itself: its exit code and what it has logged.
     pub fn run(binary: &str, directory: &Path, config: &str) -> (i32, String) {
-        let mut agent = Self::spawn(&[binary], directory, config, "20s");
-        let code = agent.wait();
-        eventually("the end of its log", || agent.log.thread.is_finished());
-        (code, agent.log())
+        Self::spawn(&[binary], directory, config, "20s").ended()
+    }
+
+    fn ended(mut self) -> (i32, String) {
+        let code = self.wait();
+        eventually("the end of its log", || self.log.thread.is_finished());
+        (code, self.log())
     }
 
     fn spawn(command: &[&str], directory: &Path, config: &str, grace_period: &str) -> Self {
         let file = directory.join("sidelight.yaml");
         std::fs::write(&file, config).unwrap();
-        let mut child = Command::new(command[0])
-            .args(&command[1..])
-            .args(["agent", "--config", file.to_str().unwrap(), "--grace-period", grace_period])
+        let mut agent = Command::new(command[0]);
+        agent.args(&command[1..]).args(["agent", "--config", file.to_str().unwrap()]);
+        Self::execute(agent.args(["--grace-period", grace_period]))
+    }
+
+    /// Starts a sidecar by this command, and waits for its admin listeners.
+    pub(crate) fn start_sidecar(command: &mut Command) -> Self {
+        Self::execute(command).started()
+    }
+
+    /// Runs a command that is to end by itself: its exit code and what it has logged.
+    pub(crate) fn run_command(command: &mut Command) -> (i32, String) {
+        Self::execute(command).ended()
+    }
+
+    fn execute(command: &mut Command) -> Self {
+        let mut child = command
             .env("RUST_LOG", "info")
             .env("RUST_BACKTRACE", "1")
             .stdout(Stdio::piped())

@@ -126,11 +126,9 @@ impl Log {
     /// The text of the next numbered line, of about `bytes` bytes; it is for the caller to write it.
     pub fn numbered(&mut self, bytes: usize) -> String {
         let number = format!("{}:{}", self.writer, self.next);
-        let fill = "x".repeat(bytes.saturating_sub("seq= sum=00000000 ".len() + number.len()));
-        let sum = crate::checksum(&number, &fill);
         self.next += 1;
         self.starts.push(self.written);
-        format!("seq={number} sum={sum} {fill}")
+        crate::numbered(&number, bytes)
     }
 
     /// Bytes in the files from the beginning of each of these lines to that of the next numbered one.

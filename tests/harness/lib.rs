@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod api_server;
+pub mod app;
 pub mod dice;
 pub mod exporter;
 pub mod fault;
@@ -34,6 +35,12 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A line with this number and its checksum, of about `bytes` bytes.
+pub(crate) fn numbered(number: &str, bytes: usize) -> String {
+    let fill = "x".repeat(bytes.saturating_sub("seq= sum=00000000 ".len() + number.len()));
+    format!("seq={number} sum={} {fill}", checksum(number, &fill))
 }
 
 /// The checksum of a numbered line: of its number and its text, so that a text under another's number is seen too.

@@ -27,6 +27,7 @@ mod real_sidecar;
 mod records;
 mod remote_write;
 mod rotation;
+mod sidecar;
 
 use sidelight_tests::agent::Agent;
 use sidelight_tests::forward_server::ForwardServer;

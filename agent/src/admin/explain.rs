@@ -1,9 +1,11 @@
 //! Why a pod's logs arrive, or do not.
 
 use serde::{Deserialize, Serialize};
+use sidelight_contract::sidecar::container_of;
 
 use crate::admin::View;
 use crate::admin::targets::{self, TargetStatus, of_pod};
+use crate::config::FileGlob;
 use crate::logs::container::Container;
 use crate::logs::settings::Takes;
 
@@ -25,6 +27,9 @@ pub struct Explanation {
 pub struct ContainerExplanation {
     /// Its name.
     pub container: String,
+    /// In a sidecar, the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Whether its lines are sent to at least one output.
     pub collected: bool,
     /// Why, or why not.
@@ -54,18 +59,13 @@ pub(super) fn explain(view: &View, namespace: &str, name: &str) -> Explanation {
         .map(|container| explain_container(view, container))
         .collect();
     let known = view.pods.find(namespace, name);
-    for container in known.iter().flat_map(|pod| &pod.containers) {
-        if !logs.iter().any(|explained| explained.container == container.name) {
-            logs.push(ContainerExplanation {
-                container: container.name.clone(),
-                collected: false,
-                reason: format!(
-                    "Kubernetes knows it, but there is no log directory below {}",
-                    view.config.logs.root.display()
-                ),
-                hint: "it has not started yet, or logs.root is not the kubelet's log directory".to_owned(),
-            });
-        }
+    if view.config.sidecar {
+        logs.extend(known.iter().flat_map(|_| explain_globs(view)));
+    } else {
+        let all = known.iter().flat_map(|pod| &pod.containers);
+        let unseen: Vec<_> =
+            all.filter(|one| !logs.iter().any(|explained| explained.container == one.name)).collect();
+        logs.extend(unseen.into_iter().map(|container| explain_unseen(view, &container.name)));
     }
     let collected = logs.iter().filter(|container| container.collected).count();
     let verdict = match (logs.len(), collected) {
@@ -78,6 +78,46 @@ pub(super) fn explain(view: &View, namespace: &str, name: &str) -> Explanation {
     let known = present.iter().filter(|pod| pod.namespace == namespace && pod.name == name);
     let metrics = known.flat_map(|pod| of_pod(view, pod)).map(explain_target).collect();
     Explanation { pod: format!("{namespace}/{name}"), verdict: verdict.to_owned(), logs, metrics }
+}
+
+fn explain_unseen(view: &View, container: &str) -> ContainerExplanation {
+    ContainerExplanation {
+        container: container.to_owned(),
+        file: None,
+        collected: false,
+        reason: format!(
+            "Kubernetes knows it, but there is no log directory below {}",
+            view.config.logs.root.display()
+        ),
+        hint: "it has not started yet, or logs.root is not the kubelet's log directory".to_owned(),
+    }
+}
+
+/// The globs of a sidecar that mean no file.
+fn explain_globs(view: &View) -> Vec<ContainerExplanation> {
+    let streams = view.inventory.containers();
+    let is_meant = |glob: &&FileGlob| {
+        streams.iter().any(|stream| {
+            let file = stream.path.file.as_deref().and_then(|file| file.rsplit('/').next());
+            stream.directory == glob.directory() && file.is_some_and(|name| glob.matches(name))
+        })
+    };
+    let without = view.config.logs.files.iter().filter(|glob| !is_meant(glob));
+    without
+        .map(|glob| {
+            let path = glob.to_string();
+            let (container, file) = container_of(&path).unwrap_or(("", &path));
+            let problem = view.inventory.unlisted(glob.directory());
+            ContainerExplanation {
+                container: container.to_owned(),
+                file: Some(file.to_owned()),
+                collected: false,
+                reason: problem.unwrap_or_else(|| "there is no such file yet".to_owned()),
+                hint: "see whether the app writes there: into the volume that both containers mount"
+                    .to_owned(),
+            }
+        })
+        .collect()
 }
 
 fn explain_target(target: TargetStatus) -> TargetExplanation {
@@ -103,12 +143,13 @@ fn explain_container(view: &View, container: &Container) -> ContainerExplanation
     let settings = container.settings();
     let explanation = |collected: bool, reason: String, hint: &str| ContainerExplanation {
         container: container.path.container.clone(),
+        file: container.path.file.clone(),
         collected,
         reason,
         hint: if settings.problems.is_empty() { hint.to_owned() } else { settings.problems.join("; ") },
     };
     if let Some(problem) = container.problem() {
-        return explanation(false, problem, "make the file readable for the agent");
+        return explanation(false, problem, "make it a regular file that this process may read");
     }
     match &settings.collect {
         Takes::No(reason) => {

@@ -83,7 +83,7 @@ impl Gauges {
             retention_left: registered(registry, retention_left)?,
             files: vec(
                 "log_files",
-                "Generations of log files by state: open, deleted (held open), closed.",
+                "Generations of log files by state: open, deleted (held open), closed; and logs in which one is unreadable.",
                 "state",
             )?,
             output_up: vec("output_up", "Whether a receiver of the output takes what is sent.", "output")?,
@@ -145,7 +145,11 @@ impl Gauges {
             let count = count.filter(|generation| status::state(generation) == state).count();
             self.files.with_label_values(&[state]).set(int(count as u64));
         }
-        self.retention_left.set(self.retention_left(view, &containers));
+        let unreadable = containers.iter().filter(|container| container.problem().is_some()).count();
+        self.files.with_label_values(&["unreadable"]).set(int(unreadable as u64));
+        // How long an app keeps its files, nobody knows.
+        let left = if view.config.sidecar { f64::INFINITY } else { self.retention_left(view, &containers) };
+        self.retention_left.set(left);
     }
 
     /// The kubelet keeps `max_files` times `max_size` bytes of a container; what is unread of them is `lag`, and the

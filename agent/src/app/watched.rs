@@ -5,6 +5,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
+use crate::app::Origin;
 use crate::config::Config;
 
 /// The files, each with a hash of what it held.
@@ -14,10 +15,14 @@ pub(super) struct WatchedFiles(Vec<(PathBuf, Option<u64>)>);
 // === impl WatchedFiles ===
 
 impl WatchedFiles {
-    /// Watches from now on; nothing where there is no config file to read again.
-    pub(super) fn new(config_file: Option<&Path>, config: &Config) -> Self {
-        let Some(config_file) = config_file else { return WatchedFiles(Vec::new()) };
-        let files = config.watched_files.iter().map(PathBuf::as_path).chain([config_file]);
+    /// Watches from now on; nothing where there is no config to read again.
+    pub(super) fn new(origin: &Origin, config: &Config) -> Self {
+        let config_file = match origin {
+            Origin::File(file) => Some(file.as_path()),
+            Origin::Injector { .. } => None,
+            Origin::Memory => return WatchedFiles(Vec::new()),
+        };
+        let files = config.watched_files.iter().map(PathBuf::as_path).chain(config_file);
         WatchedFiles(files.map(|file| (file.to_owned(), contents(file))).collect())
     }
 

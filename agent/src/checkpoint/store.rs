@@ -61,8 +61,8 @@ pub struct Saved {
     damaged: bool,
 }
 
-/// (pod UID, container, restart, identity).
-type Key = (String, String, u32, String);
+/// (pod UID, container, restart, identity, inode).
+type Key = (String, String, u32, String, u64);
 
 /// One generation as a checkpoint has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,6 +79,12 @@ pub struct SavedGeneration {
     pub restart: u32,
     /// Identity: a hash of the first line.
     pub first_line: String,
+    /// Of a file that an app writes by itself, whose first line need not be unlike that of others; else 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub inode: u64,
+    /// Where that file was seen last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// Uncompressed bytes when last seen.
     pub size: u64,
     /// By output name, up to where every line is acknowledged.
@@ -187,11 +193,33 @@ impl DataDir {
 // === impl Saved ===
 
 impl Saved {
-    /// Takes what is saved for a generation, once it has an identity.
+    /// Whether something is saved for a generation.
+    pub fn has(&self, generation: &Generation) -> bool {
+        key(generation).is_some_and(|key| self.generations.contains_key(&key))
+    }
+
+    /// Takes what is saved for a generation, once it has an identity. A file that is shorter than it was is another one, although
+    /// it begins with the same line.
     pub fn take(&mut self, generation: &Generation) -> Option<SavedGeneration> {
-        let path = generation.container();
-        let identity = generation.identity()?.to_string();
-        self.generations.remove(&(path.uid.clone(), path.container.clone(), generation.restart, identity))
+        let key = key(generation)?;
+        let is_plain = generation.container().is_plain();
+        let is_shorter = |saved: &SavedGeneration| is_plain && generation.size() < saved.size;
+        if self.generations.get(&key).is_some_and(is_shorter) {
+            return None;
+        }
+        self.generations.remove(&key)
+    }
+
+    /// Takes what is saved of the file that this one is a copy of, which was truncated since: that nobody has claimed it says so.
+    pub fn take_original(&mut self, copy: &Generation) -> Option<SavedGeneration> {
+        let identity = copy.identity()?.to_string();
+        let path = copy.container();
+        let is_original = |_: &Key, saved: &mut SavedGeneration| {
+            saved.first_line == identity
+                && (&saved.uid, &saved.container) == (&path.uid, &path.container)
+                && copy.size() >= saved.size
+        };
+        self.generations.extract_if(is_original).next().map(|(_, saved)| saved)
     }
 
     /// Takes what no generation has claimed and of which this says that the disk does not have it any more.
@@ -256,12 +284,30 @@ impl SavedGeneration {
             container: path.container.clone(),
             restart: generation.restart,
             first_line: identity.to_string(),
+            inode: inode(generation),
+            file: path.is_plain().then(|| generation.path()),
             size: generation.size(),
             outputs: least,
             streams,
             others,
         })
     }
+}
+
+fn key(generation: &Generation) -> Option<Key> {
+    let path = generation.container();
+    let identity = generation.identity()?.to_string();
+    Some((path.uid.clone(), path.container.clone(), generation.restart, identity, inode(generation)))
+}
+
+/// What tells the files of an app apart, with their first lines.
+fn inode(generation: &Generation) -> u64 {
+    if generation.container().is_plain() { generation.inode().1 } else { 0 }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Renders the checkpoint file of these generations. `outputs` are this run's, by index; what `unclaimed` has, outputs
@@ -308,7 +354,8 @@ fn parse(bytes: &[u8]) -> Option<Saved> {
     for line in lines {
         // A newer version may write lines of another kind: they are none of ours.
         let Ok(saved) = serde_json::from_slice::<SavedGeneration>(line) else { continue };
-        let key = (saved.uid.clone(), saved.container.clone(), saved.restart, saved.first_line.clone());
+        let (uid, container) = (saved.uid.clone(), saved.container.clone());
+        let key = (uid, container, saved.restart, saved.first_line.clone(), saved.inode);
         generations.insert(key, saved);
     }
     Some(Saved { generations, outputs: head.outputs, others: head.others, damaged: false })

@@ -105,7 +105,10 @@ pub(super) fn explain(admin: &str, pod: &str, form: Form) -> u8 {
         let mut text = format!("{}: {}\n", explanation.pod, explanation.verdict);
         for container in &explanation.logs {
             let mark = if container.collected { "yes" } else { "no" };
-            text.push_str(&format!("  container {}: {mark}: {}\n", container.container, container.reason));
+            let file = container.file.iter().map(|file| format!(" file {file}")).collect::<String>();
+            let name = &container.container;
+            let name = if name.is_empty() { String::new() } else { format!(" container {name}") };
+            text.push_str(&format!(" {name}{file}: {mark}: {}\n", container.reason));
             if !container.hint.is_empty() {
                 text.push_str(&format!("    hint: {}\n", container.hint));
             }

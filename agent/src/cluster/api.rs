@@ -187,6 +187,7 @@ impl ApiPod {
         let specs =
             kinds.into_iter().flat_map(|(specs, kind)| specs.into_iter().map(move |spec| (spec, kind)));
         Pod {
+            is_own: false,
             owner: owner::of(metadata.owner_references.unwrap_or_default(), &labels),
             uid: metadata.uid,
             namespace: metadata.namespace,

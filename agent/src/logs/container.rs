@@ -1,6 +1,7 @@
 //! One container's log directory, as discovery, its reader and the admin server share it.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,6 +66,14 @@ impl Container {
         });
     }
 
+    /// Puts a generation behind another.
+    pub fn insert_behind(&self, old: &Arc<Generation>, new: Arc<Generation>) {
+        self.update(|generations| {
+            let place = generations.iter().position(|generation| Arc::ptr_eq(generation, old));
+            generations.insert(place.map_or(generations.len(), |place| place + 1), new);
+        });
+    }
+
     /// How its lines are handled now.
     pub fn settings(&self) -> Arc<Settings> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -113,6 +122,8 @@ impl Container {
 #[derive(Debug)]
 pub struct Inventory {
     containers: Mutex<Vec<Arc<Container>>>,
+    /// Why a directory of a sidecar's files cannot be listed.
+    unlisted: Mutex<BTreeMap<PathBuf, String>>,
     readers: Vec<Inbox>,
 }
 
@@ -130,12 +141,28 @@ impl Inventory {
     /// An empty one for the readers that these wake.
     pub fn new(wakes: Vec<Arc<crate::wake::Wake>>) -> Self {
         let readers = wakes.into_iter().map(|wake| Inbox { changed: Mutex::default(), wake }).collect();
-        Inventory { containers: Mutex::default(), readers }
+        Inventory { containers: Mutex::default(), unlisted: Mutex::default(), readers }
     }
 
     /// The containers.
     pub fn containers(&self) -> Vec<Arc<Container>> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why a directory of a sidecar's files cannot be listed.
+    pub fn unlisted(&self, directory: &Path) -> Option<String> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).get(directory).cloned()
+    }
+
+    /// Sets why a directory of a sidecar's files cannot be listed; true when that is news.
+    pub fn set_unlisted(&self, directory: &Path, problem: Option<String>) -> bool {
+        let mut unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = unlisted.get(directory) != problem.as_ref();
+        match problem {
+            Some(problem) => unlisted.insert(directory.to_owned(), problem),
+            None => unlisted.remove(directory),
+        };
+        is_news
     }
 
     /// Adds a container.
@@ -173,10 +200,10 @@ impl Inventory {
         &self.readers[reader].wake
     }
 
-    /// All containers of a pod belong to one reader, so that joins need no locks.
+    /// All containers of a pod belong to one reader, so that joins need no locks; of a sidecar's files, each by itself.
     fn reader_of(&self, path: &ContainerPath) -> usize {
-        let hash =
-            path.uid.bytes().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        let bytes = path.uid.bytes().chain(path.file.iter().flat_map(|file| file.bytes()));
+        let hash = bytes.fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
         hash % self.readers.len()
     }
 }

@@ -6,6 +6,7 @@
 
 mod files;
 mod losses;
+mod plain;
 mod settings;
 
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,7 @@ use crate::cluster::Store;
 use crate::config::Config;
 use crate::logs::container::{Container, Inventory};
 use crate::logs::discover::files::{directories, list_logs};
+use crate::logs::discover::plain::{Aside, Directory, directories_of};
 use crate::logs::discover::settings::report_problems;
 use crate::logs::events::Events;
 use crate::logs::generation::Generation;
@@ -71,7 +73,11 @@ struct Tree {
     discovery: Discovery,
     watcher: Watcher,
     root: Option<Root>,
+    /// By the pod's directory and the container's. In a sidecar, by the directory of files and the name of one.
     pods: HashMap<OsString, HashMap<OsString, Known>>,
+    /// In a sidecar, the directories of `logs.files`.
+    directories: Vec<Directory>,
+    aside: Vec<Aside>,
     watches: HashMap<i32, Watched>,
     unwatched: bool,
     /// There was no descriptor left for a file.
@@ -97,6 +103,8 @@ struct Known {
     container: Arc<Container>,
     seen: Instant,
     waited: bool,
+    /// Since when its newest file is gone and has this size.
+    missing: Option<(Instant, u64)>,
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +112,7 @@ enum Watched {
     Root,
     Pod(OsString),
     Container(OsString, OsString),
+    Files(usize),
 }
 
 // === impl Unseen ===
@@ -127,17 +136,20 @@ impl Discovery {
         let mut scanned = Some(scanned);
         let mut rescanned = Instant::now();
         while !tree.discovery.stop.load(Ordering::Relaxed) {
-            if let Some(scanned) = scanned.take_if(|_| tree.root.is_some()) {
+            if let Some(scanned) = scanned.take_if(|_| tree.has_root()) {
                 tree.first_scan = false;
                 scanned();
             }
             tree.resolve_settings();
             let holds_deleted = tree.keep_deleted_within_budget();
-            let polls = tree.unwatched || tree.starved || tree.root.is_none();
+            let polls = tree.unwatched || tree.starved || !tree.has_root();
             let rescan = if polls { POLL } else { RESCAN };
             let mut timeout = rescan.saturating_sub(rescanned.elapsed());
             if holds_deleted || tree.awaits_metadata() {
                 timeout = timeout.min(Duration::from_millis(200));
+            }
+            if let Some(pause) = tree.look_at_unsettled() {
+                timeout = timeout.min(pause);
             }
             tree.discovery.heartbeat.idle();
             wait(tree.watcher.descriptor().into_iter().chain([tree.discovery.wake.as_fd()]), Some(timeout));
@@ -149,6 +161,10 @@ impl Discovery {
                 rescanned = Instant::now();
             }
         }
+        if tree.discovery.config.sidecar {
+            // What came last is read before the files go.
+            tree.rescan();
+        }
     }
 }
 
@@ -157,6 +173,8 @@ impl Discovery {
 impl Tree {
     fn new(discovery: Discovery) -> Self {
         Tree {
+            directories: directories_of(&discovery.config.logs.files),
+            aside: Vec::new(),
             discovery,
             watcher: Watcher::open(),
             root: None,
@@ -171,14 +189,17 @@ impl Tree {
         }
     }
 
+    /// Whether there is anything to list; the directories of a sidecar's files may come later, each by itself.
+    fn has_root(&self) -> bool {
+        self.root.is_some() || self.discovery.config.sidecar
+    }
+
     /// Takes over the files of the run before a reload, open as they are; the outputs may be others now.
     fn adopt(&mut self, containers: Vec<Arc<Container>>) {
         for old in containers {
-            let Some(pod) = old.directory.parent().and_then(Path::file_name).map(OsString::from) else {
-                continue;
-            };
-            let Some(name) = old.directory.file_name().map(OsString::from) else { continue };
-            let Some(container) = self.register(&pod, &name, old.directory.clone()) else { continue };
+            let Some((outer, inner)) = places(&old) else { continue };
+            let container =
+                self.register(outer, inner, ContainerPath::clone(&old.path), old.directory.clone());
             if self.discovery.config.logs.events {
                 container.go_on_counting(&old);
             }
@@ -202,6 +223,7 @@ impl Tree {
                 Some(Watched::Root) => self.scan_root(),
                 Some(Watched::Pod(pod)) => self.scan_pod(&pod),
                 Some(Watched::Container(pod, name)) => self.scan_container(&pod, &name),
+                Some(Watched::Files(index)) => self.scan_directory(index),
                 None => {}
             }
         }
@@ -214,6 +236,21 @@ impl Tree {
 
     fn rescan(&mut self) {
         (self.unwatched, self.starved, self.unseen) = (false, false, Unseen::default());
+        if self.discovery.config.sidecar {
+            self.scan_directories();
+        } else {
+            self.scan_tree();
+        }
+        if self.has_root() {
+            self.count_lost();
+        }
+        let paths = self.pods.values().flat_map(HashMap::values).map(|known| &known.container.path);
+        let on_disk: HashSet<(&str, &str, &str)> =
+            paths.map(|path| (path.namespace.as_str(), path.pod.as_str(), path.uid.as_str())).collect();
+        self.discovery.pods.retain(&|namespace, name, uid| on_disk.contains(&(namespace, name, uid)));
+    }
+
+    fn scan_tree(&mut self) {
         self.scan_root();
         let pods: Vec<OsString> = self.pods.keys().cloned().collect();
         for pod in pods {
@@ -224,13 +261,6 @@ impl Tree {
                 self.scan_container(&pod, &name);
             }
         }
-        if self.root.is_some() {
-            self.count_lost();
-        }
-        let paths = self.pods.values().flat_map(HashMap::values).map(|known| &known.container.path);
-        let on_disk: HashSet<(&str, &str, &str)> =
-            paths.map(|path| (path.namespace.as_str(), path.pod.as_str(), path.uid.as_str())).collect();
-        self.discovery.pods.retain(&|namespace, name, uid| on_disk.contains(&(namespace, name, uid)));
     }
 
     /// A watch comes before the listing, so that nothing can slip in between.
@@ -315,16 +345,23 @@ impl Tree {
     }
 
     fn add_container(&mut self, pod: &OsString, name: &OsString, directory: PathBuf) {
-        if self.register(pod, name, directory).is_some() {
-            self.scan_container(pod, name);
-        }
+        let path = pod.to_str().zip(name.to_str()).and_then(|(pod, name)| ContainerPath::parse(pod, name));
+        let Some(path) = path else {
+            tracing::debug!(directory = %directory.display(), "not the log directory of a container");
+            return;
+        };
+        self.register(pod.clone(), name.clone(), path, directory);
+        self.scan_container(pod, name);
     }
 
-    fn register(&mut self, pod: &OsString, name: &OsString, directory: PathBuf) -> Option<Arc<Container>> {
-        let Some(path) = ContainerPath::parse(pod.to_str()?, name.to_str()?) else {
-            tracing::debug!(directory = %directory.display(), "not the log directory of a container");
-            return None;
-        };
+    /// Adds a container, at its two places in `pods`.
+    fn register(
+        &mut self,
+        outer: OsString,
+        inner: OsString,
+        path: ContainerPath,
+        directory: PathBuf,
+    ) -> Arc<Container> {
         let discovery = &self.discovery;
         let metadata = discovery.metadata(&path, false);
         let settings = discovery.settings(&path, &metadata);
@@ -332,9 +369,10 @@ impl Tree {
         let account = discovery.accounts.namespace(&path.namespace);
         let container = Arc::new(Container::new(Arc::new(path), directory, account, settings));
         discovery.inventory.add(container.clone());
-        let known = Known { container: container.clone(), seen: Instant::now(), waited: false };
-        self.pods.entry(pod.clone()).or_default().insert(name.clone(), known);
-        Some(container)
+        let (seen, container_known) = (Instant::now(), container.clone());
+        let known = Known { container: container_known, seen, waited: false, missing: None };
+        self.pods.entry(outer).or_default().insert(inner, known);
+        container
     }
 
     fn scan_container(&mut self, pod: &OsString, name: &OsString) {
@@ -380,6 +418,16 @@ impl Tree {
             self.discovery.inventory.changed(&container);
         }
     }
+}
+
+/// Where in `pods` a container of the run before belongs.
+fn places(container: &Container) -> Option<(OsString, OsString)> {
+    let Container { directory, path, .. } = container;
+    let places = match &path.file {
+        Some(file) => (directory.as_os_str(), Path::new(file).file_name()?),
+        None => (directory.parent()?.file_name()?, directory.file_name()?),
+    };
+    Some((places.0.to_owned(), places.1.to_owned()))
 }
 
 /// Whether a listing has found nothing for the reader to do: the same files as before, and every byte of them read. Where

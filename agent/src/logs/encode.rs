@@ -68,7 +68,7 @@ pub trait Format {
 
 impl Fragment {
     /// Bytes of the fragment.
-    #[allow(clippy::len_without_is_empty, reason = "every record has a stream: none is empty")]
+    #[allow(clippy::len_without_is_empty, reason = "every record says whose it is: none is empty")]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }

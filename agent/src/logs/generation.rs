@@ -1,5 +1,6 @@
 //! One generation of a container's log: the bytes between two rotations, whatever its file is called meanwhile.
 
+mod copy;
 mod identity;
 mod position;
 
@@ -23,8 +24,10 @@ use crate::logs::split::Stream;
 pub struct Generation {
     container: Arc<ContainerPath>,
     namespace_account: NamespaceAccount,
-    /// Device and inode of the file when it was opened.
-    pub inode: (u64, u64),
+    /// Device and inode of the file.
+    inode: Mutex<(u64, u64)>,
+    /// A copy that was made of the file, for when it is truncated.
+    copy: Mutex<Option<copy::Copy>>,
     /// Restart count of the container.
     pub restart: u32,
     /// When it was first opened.
@@ -70,7 +73,8 @@ impl Generation {
         Generation {
             container: opened.container,
             namespace_account: opened.namespace_account,
-            inode: opened.inode,
+            inode: Mutex::new(opened.inode),
+            copy: Mutex::default(),
             restart: opened.name.restart,
             opened: Instant::now(),
             name: Mutex::new(opened.name),
@@ -122,7 +126,7 @@ impl Generation {
         let opened = Opened {
             container: self.container.clone(),
             namespace_account: self.namespace_account.clone(),
-            inode: self.inode,
+            inode: self.inode(),
             name: self.name(),
             path: self.path(),
             source: self.source(),
@@ -138,6 +142,11 @@ impl Generation {
     /// The counters of its namespace.
     pub fn namespace_account(&self) -> &NamespaceAccount {
         &self.namespace_account
+    }
+
+    /// Device and inode of the file.
+    pub fn inode(&self) -> (u64, u64) {
+        *self.inode.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its name as last seen in the directory.
@@ -195,11 +204,9 @@ impl Generation {
         if self.identity().is_some() {
             return;
         }
-        let Some(source) = self.source() else { return };
-        let mut start = [0; IDENTITY_BYTES];
-        // A file that cannot be read has none: whoever reads it says why.
-        let read = source.read_at(&mut start, 0).unwrap_or(0);
-        self.identify(&start[..read]);
+        if let Some(identity) = self.source().and_then(|source| Identity::of_file(&source)) {
+            self.identity.get_or_init(|| identity);
+        }
     }
 
     /// Sets the identity of a file that ends inside its first line: what there is.
@@ -209,9 +216,7 @@ impl Generation {
 
     /// Whether the file still begins with its first line. One that cannot be read may.
     pub fn begins_as_identified(&self, source: &Source) -> bool {
-        let mut start = [0; IDENTITY_BYTES];
-        let read = source.read_at(&mut start, 0).unwrap_or(0);
-        Identity::of(&start[..read]).is_none_or(|identity| self.identity() == Some(identity))
+        Identity::of_file(source).is_none_or(|identity| self.identity() == Some(identity))
     }
 
     /// The open file; none once it is closed.

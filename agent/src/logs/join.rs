@@ -154,7 +154,8 @@ impl OpenRecord {
     ) -> io::Result<()> {
         out.content.clear();
         out.truncated = false;
-        let mut joiner = Joiner { stream: self.stream, limit, between: false, out };
+        let plain = window.generation.container().is_plain();
+        let mut joiner = Joiner { stream: self.stream, plain, limit, between: false, out };
         for range in &self.ranges {
             if Arc::ptr_eq(&range.generation, window.generation) && range.start >= window.offset {
                 let inside = |offset: u64| usize::try_from(offset - window.offset).unwrap_or(usize::MAX);
@@ -202,6 +203,8 @@ fn read_range(
 /// Puts the content of one stream's lines together.
 struct Joiner<'a> {
     stream: Stream,
+    /// Lines have no head.
+    plain: bool,
     limit: usize,
     /// A whole line was added: a newline belongs before the next.
     between: bool,
@@ -213,7 +216,7 @@ struct Joiner<'a> {
 impl Joiner<'_> {
     /// Adds the whole lines of `bytes` and says how many bytes they were.
     fn add_lines(&mut self, bytes: &[u8]) -> usize {
-        let mut splitter = Splitter::default();
+        let mut splitter = if self.plain { Splitter::plain(Time::default()) } else { Splitter::default() };
         let mut start = 0;
         for newline in memchr::memchr_iter(b'\n', bytes) {
             let line = splitter.split(&bytes[start..newline]);

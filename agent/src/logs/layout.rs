@@ -1,11 +1,12 @@
-//! How the kubelet lays log files out: `ROOT/NAMESPACE_POD_UID/CONTAINER/RESTART.log[.STAMP[.gz]]`.
+//! How the kubelet lays log files out: `ROOT/NAMESPACE_POD_UID/CONTAINER/RESTART.log[.STAMP[.gz]]`. A sidecar's files lie
+//! where the app writes them; each is a log of its own.
 //!
 //! Source: `pkg/kubelet/kuberuntime` (`BuildPodLogsDirectory`) and `pkg/kubelet/logs/container_log_manager.go`.
 
 use std::cmp::Ordering;
 use std::fmt;
 
-/// What the path of a container's log directory says.
+/// Whose log it is: what the path of a container's log directory says, or a sidecar knows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerPath {
     /// Namespace.
@@ -14,8 +15,11 @@ pub struct ContainerPath {
     pub pod: String,
     /// Pod UID; for a static pod the hash of its manifest.
     pub uid: String,
-    /// Container name.
+    /// Container name; empty where a sidecar does not know it.
     pub container: String,
+    /// The log file's path in the container, where the app writes it by itself, without the head that a runtime puts before
+    /// each line.
+    pub file: Option<String>,
 }
 
 /// The name of one log file, in the order in which the files were written.
@@ -49,13 +53,22 @@ impl ContainerPath {
             pod: pod.to_owned(),
             uid: uid.to_owned(),
             container: container_directory.to_owned(),
+            file: None,
         })
+    }
+
+    /// Whether the app writes the file by itself.
+    pub fn is_plain(&self) -> bool {
+        self.file.is_some()
     }
 }
 
 // === impl LogName ===
 
 impl LogName {
+    /// That of any file that an app writes by itself: what is newer is known by when it was found.
+    pub const PLAIN: Self = LogName { restart: 0, stamp: None, gzip: false };
+
     /// Reads a file name. Temporary files and all others are none of ours.
     pub fn parse(name: &str) -> Option<Self> {
         let (restart, rest) = name.split_once(".log")?;

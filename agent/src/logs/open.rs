@@ -6,9 +6,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
+use sidelight_contract::sidecar::LOGS_PATH;
 
 /// Where Docker keeps the files that it links into the log directories.
 const DOCKER_ROOT: &str = "/var/lib/docker/containers";
@@ -21,6 +22,15 @@ const RESERVED_DESCRIPTORS: u64 = 64;
 pub struct Root {
     path: PathBuf,
     directory: OwnedFd,
+}
+
+/// A file of a directory, before it is opened.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Device and inode.
+    pub inode: (u64, u64),
 }
 
 /// An open log file with its device and inode.
@@ -42,6 +52,60 @@ impl Root {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Root { path: path.to_owned(), directory: rustix::fs::open(path, flags, Mode::empty())? })
+    }
+
+    /// Opens a directory of files that the apps of a pod write. Below the place where the injector mounts them no link is
+    /// followed: an app that can write there could lead to anywhere.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open_of_app(path: &Path) -> io::Result<Self> {
+        let Ok(relative) = path.strip_prefix(LOGS_PATH) else { return Root::open(path) };
+        let mounts = Root::open(Path::new(LOGS_PATH))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let directory = openat2(&mounts.directory, relative, flags, Mode::empty(), resolve)?;
+        Ok(Root { path: path.to_owned(), directory })
+    }
+
+    /// Where the system has this very directory, whatever its path leads to by now.
+    pub fn own_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()))
+    }
+
+    /// The files whose names are `wanted`, and whatever else has such a name but for directories; sorted by name.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn entries(&self, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&self.directory)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if !wanted(name) {
+                continue;
+            }
+            // It may have gone meanwhile.
+            let Ok(stat) = statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                entries.push(Entry { name: name.to_owned(), inode: (stat.st_dev, stat.st_ino) });
+            }
+        }
+        entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(entries)
+    }
+
+    /// Opens a regular file of this directory; no link is followed.
+    ///
+    /// # Errors
+    /// As for [`Root::open_log`].
+    pub fn open_file(&self, name: &str) -> io::Result<LogFile> {
+        match open_beneath(&self.directory, Path::new(name)) {
+            Err(Errno::LOOP) => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "a symbolic link: none is followed"))
+            }
+            opened => regular(opened?),
+        }
     }
 
     /// Whether the path leads to this very directory, and not to one that was put in its place.

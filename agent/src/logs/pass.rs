@@ -24,7 +24,7 @@ use crate::logs::pass::line::Split;
 use crate::logs::record::{Record, RecordEncoder};
 use crate::logs::settings::Settings;
 use crate::logs::source::Source;
-use crate::logs::split::{Line, Stream};
+use crate::logs::split::{Line, Splitter, Stream, Time};
 
 /// A multiline group ends when it has not grown for this long, by the clock or by the time of its lines.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -66,6 +66,8 @@ pub struct Pass<'a, F> {
     pub max_record: usize,
     /// Nobody writes the older files any more.
     pub settled: bool,
+    /// The agent ends, and with it the files of a sidecar.
+    pub finishing: bool,
     /// The time of this sweep.
     pub now: Instant,
 }
@@ -84,6 +86,9 @@ impl<F: Format> Pass<'_, F> {
     /// Reads on, at most about one window.
     pub fn run(&mut self, generations: &[Arc<Generation>], buffers: &mut Buffers) -> Outcome {
         let mut left = READ_WINDOW;
+        if self.container.path.is_plain() {
+            self.cursor.splitter = Splitter::plain(Time::now());
+        }
         for (index, generation) in generations.iter().enumerate() {
             let Some(source) = generation.source() else { continue };
             self.cursor.current = Some(generation.clone());
@@ -217,17 +222,28 @@ impl<F: Format> Pass<'_, F> {
             self.cursor.open[stream] = Some(open);
             return Ok(());
         }
-        self.room(window.generation, at.start, line.content.len())?;
+        self.alone(window.generation, at, &line, false)
+    }
+
+    /// Sends a line that is a record by itself.
+    fn alone(
+        &mut self,
+        generation: &Arc<Generation>,
+        at: Extent,
+        line: &Line<'_>,
+        truncated: bool,
+    ) -> Result<(), Blocked> {
+        self.room(generation, at.start, line.content.len())?;
         let record = Record {
             time: line.time,
             stream: line.stream,
             content: &line.content,
-            truncated: false,
+            truncated,
             raw: false,
             source: at.end - at.start,
-            origin: (window.generation, at.start),
+            origin: (generation, at.start),
         };
-        self.encode(window.generation, record);
+        self.encode(generation, record);
         Ok(())
     }
 
@@ -248,7 +264,8 @@ impl<F: Format> Pass<'_, F> {
         } else {
             let has_place = open.lines < MAX_GROUP_LINES
                 && open.content < self.max_record as u64
-                && line.time.since(open.last) < GROUP_TIMEOUT;
+                // When a plain line was written, nobody knows: the clock alone ends its group.
+                && (self.container.path.is_plain() || line.time.since(open.last) < GROUP_TIMEOUT);
             match (&mut open.group, &self.settings.multiline) {
                 (Some(state), Some(recognizer)) => has_place && recognizer.next(state, &line.content),
                 _ => false,

@@ -284,7 +284,9 @@ impl Sweeper {
     /// One pass over one container; says how it ended and how many bytes it took.
     fn visit(&mut self, index: usize, output: usize, now: Instant) -> (Outcome, u64) {
         let Some(tail) = self.tails[index].as_mut() else { return (Outcome::End, 0) };
-        tail.restart_truncated(&mut self.reader.lanes);
+        if !tail.restart_truncated(&mut self.reader.lanes, now) {
+            return (Outcome::End, 0);
+        }
         tail.drop_given_up(&mut self.reader.lanes);
         let outcome = self.pass(index, output, now);
         let Some(tail) = self.tails[index].as_mut() else { return (Outcome::End, 0) };
@@ -293,7 +295,7 @@ impl Sweeper {
         self.reader.metrics.bytes_read.inc_by(bytes);
         tail.quiet[output] = bytes == 0 && outcome == Outcome::End;
         tail.close_read(now);
-        if outcome == Outcome::End && tail.is_quiet() {
+        if outcome == Outcome::End && tail.is_quiet(now) {
             self.arm(index);
         }
         (outcome, bytes)
@@ -305,22 +307,44 @@ impl Sweeper {
         let (reader, buffers) = (&mut self.reader, &mut self.buffers);
         let lane = &mut reader.lanes[output];
         let max_record = usize::try_from(reader.config.logs.max_record).unwrap_or(usize::MAX);
-        let settled = tail.is_settled(now);
+        let (settled, finishing) = (tail.is_settled(now), self.finishing);
         let cursor = &mut tail.cursors[output];
         let (container, settings, metrics) = (&*tail.container, &*tail.settings, &reader.metrics);
         let outcome = match &reader.config.logs.outputs[output].kind {
             OutputKind::Forward(_) => {
                 let encoder = &mut self.forward;
                 catching(|| {
-                    Pass { container, settings, cursor, lane, encoder, metrics, max_record, settled, now }
-                        .run(&tail.generations, buffers)
+                    Pass {
+                        container,
+                        settings,
+                        cursor,
+                        lane,
+                        encoder,
+                        metrics,
+                        max_record,
+                        settled,
+                        finishing,
+                        now,
+                    }
+                    .run(&tail.generations, buffers)
                 })
             }
             OutputKind::Stdout(_) => {
                 let encoder = &mut self.json;
                 catching(|| {
-                    Pass { container, settings, cursor, lane, encoder, metrics, max_record, settled, now }
-                        .run(&tail.generations, buffers)
+                    Pass {
+                        container,
+                        settings,
+                        cursor,
+                        lane,
+                        encoder,
+                        metrics,
+                        max_record,
+                        settled,
+                        finishing,
+                        now,
+                    }
+                    .run(&tail.generations, buffers)
                 })
             }
         };

@@ -281,11 +281,16 @@ impl Content<'_> {
 
     /// What is to say about this one record, if anything.
     fn remarks(&self, sink: &mut impl ValueSink) {
-        if !self.settings.partial_metadata && !self.record.truncated {
+        let file = &self.record.origin.0.container().file;
+        if !self.settings.partial_metadata && !self.record.truncated && file.is_none() {
             return;
         }
         sink.key("sidelight");
         sink.map_begin();
+        if let Some(file) = file {
+            sink.key("file");
+            sink.str(file);
+        }
         if self.settings.partial_metadata {
             sink.key("metadata");
             sink.str("partial");

@@ -198,6 +198,9 @@ fn excluded(
     let Some(pod) = pod.filter(|_| config.annotations.honour_others && !mandatory) else { return [false; 2] };
     let labels = pod.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let exclusion = annotations::excluded_by_others(pairs.iter().copied(), labels, &path.container);
+    if path.is_plain() && !(exclusion.stdout && exclusion.stderr) {
+        return [false; 2];
+    }
     [exclusion.stdout, exclusion.stderr]
 }
 

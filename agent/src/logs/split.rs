@@ -1,10 +1,11 @@
 //! One line of a log file: its head (time, stream, whether it is whole) and its content.
 //!
-//! Two formats, told apart by the first byte of each line: CRI (containerd, CRI-O) and Docker's json-file.
+//! Two formats, told apart by the first byte of each line: CRI (containerd, CRI-O) and Docker's json-file. In files that an
+//! app writes by itself, lines have no head.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
@@ -18,6 +19,12 @@ pub struct Time {
 }
 
 impl Time {
+    /// Now.
+    pub fn now() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Time { seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanos: now.subsec_nanos() }
+    }
+
     /// Time since `earlier`; nothing where that is later.
     pub fn since(self, earlier: Time) -> Duration {
         let nanos = |time: Time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
@@ -54,6 +61,8 @@ pub struct Splitter {
     minute: [u8; 17],
     /// Seconds from the epoch to that minute.
     begun: i64,
+    /// Lines have no head: the time that each gets.
+    plain: Option<Time>,
 }
 
 // === impl Time ===
@@ -92,13 +101,21 @@ impl Stream {
 
 impl Default for Splitter {
     fn default() -> Self {
-        Splitter { minute: *b"1970-01-01T00:00:", begun: 0 }
+        Splitter { minute: *b"1970-01-01T00:00:", begun: 0, plain: None }
     }
 }
 
 impl Splitter {
+    /// For lines without a head, which are read at this time.
+    pub fn plain(time: Time) -> Self {
+        Splitter { plain: Some(time), ..Splitter::default() }
+    }
+
     /// Reads a line; none when it is torn.
     pub fn split<'a>(&mut self, line: &'a [u8]) -> Option<Line<'a>> {
+        if let Some(time) = self.plain {
+            return Some(Line { time, stream: Stream::Stdout, partial: false, content: Cow::Borrowed(line) });
+        }
         if line.first() == Some(&b'{') { self.docker(line) } else { self.cri(line) }
     }
 

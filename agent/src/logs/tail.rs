@@ -12,7 +12,9 @@ use crate::logs::settings::{Settings, Takes};
 
 /// How long after a rotation nobody writes the older files any more: between the kubelet's rename and the runtime's
 /// reopening, lines still go into the renamed file.
-const LINGER: Duration = Duration::from_secs(10);
+pub(super) const LINGER: Duration = Duration::from_secs(10);
+/// How long after a plain file was truncated its copy is waited for, which discovery may not have come to.
+const COPY_WAIT: Duration = Duration::from_secs(1);
 
 /// A container that a reader has.
 pub(super) struct Tail {
@@ -27,6 +29,8 @@ pub(super) struct Tail {
     newest_since: Instant,
     /// Armed: the kernel wakes the reader at the next write.
     pub(super) watch: Option<i32>,
+    /// Since when the newest file is known to be truncated; what follows is not read yet.
+    truncated: Option<Instant>,
 }
 
 // === impl Tail ===
@@ -41,6 +45,7 @@ impl Tail {
             quiet: vec![false; outputs],
             newest_since: Instant::now(),
             watch: None,
+            truncated: None,
         }
     }
 
@@ -87,31 +92,60 @@ impl Tail {
     }
 
     /// Whether no output has anything to do here until the next write.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self, now: Instant) -> bool {
         let done =
             |output: usize| !self.takes(output) || (self.quiet[output] && !self.cursors[output].is_open());
         let lingering = self.generations.len() > 1
-            && self.generations.iter().rev().skip(1).any(|old| old.source().is_some());
+            && self.generations.iter().rev().skip(1).any(|old| {
+                let stays = self.stays_open(old) && self.is_settled(now) && old.is_read();
+                old.source().is_some() && !stays
+            });
         (0..self.quiet.len()).all(done) && !lingering
     }
 
     /// A file that is shorter than it was has been truncated, and so has one that begins with another line: what follows
-    /// is another generation.
-    pub(super) fn restart_truncated(&mut self, lanes: &mut [Lane]) {
+    /// is another generation. What was unread is lost, unless there is a copy to read it from. False while that is waited
+    /// for.
+    pub(super) fn restart_truncated(&mut self, lanes: &mut [Lane], now: Instant) -> bool {
         let Some(newest) = self.generations.last().filter(|newest| newest.identity().is_some()) else {
-            return;
+            return true;
         };
-        let Some(source) = newest.source().filter(|source| !source.is_gzip()) else { return };
-        if !newest.has_shrunk(&source) && newest.begins_as_identified(&source) {
-            return;
+        let Some(source) = newest.source().filter(|source| !source.is_gzip()) else { return true };
+        if self.truncated.is_none() && !newest.has_shrunk(&source) && newest.begins_as_identified(&source) {
+            return true;
         }
+        let since = *self.truncated.get_or_insert_with(|| {
+            // It may grow beyond what it was.
+            newest.ends_at(newest.size());
+            now
+        });
+        let may_be_copied = self.container.path.is_plain() && !newest.has_copy();
+        if may_be_copied && now.duration_since(since) < COPY_WAIT {
+            return false;
+        }
+        self.truncated = None;
         tracing::info!(path = %newest.path().display(), "a log file was truncated; reading it from its start");
         let old = newest.clone();
-        drop_rest(&old, &mut self.cursors, lanes, DropReason::LostUnlinked);
         let new = Arc::new(old.restarted());
         (0..self.cursors.len()).for_each(|output| new.set_taken(output, old.is_taken(output)));
-        self.container.replace(&old, new);
+        let known = old.size();
+        match old.go_on_in_copy() {
+            Some(copied) => {
+                drop_between(&old, copied, known, lanes);
+                self.container.insert_behind(&old, new);
+            }
+            None => {
+                drop_rest(&old, &mut self.cursors, lanes, DropReason::LostUnlinked);
+                self.container.replace(&old, new);
+            }
+        }
         self.set_generations(self.container.generations());
+        true
+    }
+
+    /// A plain file that is still there stays open: as long as it is, its inode tells it from all others.
+    fn stays_open(&self, generation: &Generation) -> bool {
+        self.container.path.is_plain() && generation.is_listed()
     }
 
     /// Drops what is unread of files that discovery has given up.
@@ -131,7 +165,8 @@ impl Tail {
         let newest = self.generations.len().saturating_sub(1);
         for (index, generation) in self.generations.iter().enumerate() {
             let Some(source) = generation.source() else { continue };
-            let is_complete = (index < newest || gone) && (source.is_gzip() || settled);
+            let is_complete =
+                (index < newest || gone) && (source.is_gzip() || settled) && !self.stays_open(generation);
             if is_complete
                 && generation.is_acknowledged()
                 && generation.refresh().is_some()
@@ -140,6 +175,15 @@ impl Tail {
                 generation.close();
             }
         }
+    }
+}
+
+/// Counts what was seen in a file and is not in its copy: it was written between the copying and the truncation.
+fn drop_between(generation: &Arc<Generation>, copied: u64, known: u64, lanes: &mut [Lane]) {
+    for lane in lanes.iter_mut().filter(|lane| generation.is_taken(lane.output)) {
+        let lost = known.saturating_sub(copied.max(generation.read(lane.output)));
+        lane.account.read(lost);
+        lane.drop_bytes(generation, DropReason::LostUnlinked, 0, lost);
     }
 }
 

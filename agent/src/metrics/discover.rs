@@ -6,7 +6,7 @@
 mod kubelet;
 mod ports;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use sidelight_contract::annotations::{MetricAnnotations, Port, Scheme, metric_annotations, sidecar_scrapes};
@@ -28,7 +28,7 @@ pub struct Target {
     pub key: TargetKey,
     /// How it is spoken to.
     pub scheme: Scheme,
-    /// One of the pod's own addresses, never a name.
+    /// One of the pod's own addresses, never a name; in a sidecar, the loopback address.
     pub address: SocketAddr,
     /// How often.
     pub interval: Duration,
@@ -92,7 +92,8 @@ pub fn targets(pod: &Pod, config: &Config) -> Found {
         }
     }
     match of_pod.collect {
-        Some(true) if others.is_empty() => {}
+        // Where a sidecar does not know the containers, they may be any.
+        Some(true) if others.is_empty() && !pod.containers.is_empty() => {}
         Some(true) => {
             let chosen = choose(&of_pod.ports, &others, pod.host_network);
             found.add(pod, config, &of_pod, chosen, None);
@@ -117,13 +118,16 @@ fn unfit(pod: &Pod, config: &Config) -> Option<String> {
     match pod.phase {
         Phase::Succeeded | Phase::Failed => Some("the pod has ended".to_owned()),
         _ if is_scraped_by_sidecar(pod) => Some("the pod's sidecar scrapes it".to_owned()),
-        _ if pod.ips.is_empty() => Some("the pod has no address yet".to_owned()),
+        _ if pod.ips.is_empty() && !pod.is_own => Some("the pod has no address yet".to_owned()),
         _ => None,
     }
 }
 
 /// The annotation alone is not enough: a pod may have lost its sidecar in a template that was copied.
 fn is_scraped_by_sidecar(pod: &Pod) -> bool {
+    if pod.is_own {
+        return false;
+    }
     let annotations = pod.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     sidecar_scrapes(annotations)
         && pod.containers.iter().any(|container| container.name == sidecar::CONTAINER)
@@ -177,12 +181,16 @@ fn target(pod: &Pod, config: &Config, wishes: &MetricAnnotations, chosen: &Chose
     let path = wishes.path.clone().unwrap_or_else(|| "/metrics".to_owned());
     let interval =
         wishes.interval.map_or(metrics.interval, |asked| asked.clamp(*INTERVALS.start(), *INTERVALS.end()));
-    // `unfit` has seen that there is one. The first is the family that the cluster prefers.
-    let address =
-        SocketAddr::new(pod.ips.first().copied().unwrap_or(IpAddr::from([0, 0, 0, 0])), chosen.port);
+    // The first is the family that the cluster prefers.
+    let of_pod = pod.ips.first().map(|ip| SocketAddr::new(*ip, chosen.port));
+    let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), chosen.port);
+    // `unfit` has seen that there is one, else.
+    let address = of_pod.filter(|_| !pod.is_own).unwrap_or(loopback);
+    let instance =
+        of_pod.map_or_else(|| format!("{}:{}", pod.name, chosen.port), |of_pod| of_pod.to_string());
     let mut labels = pod_labels(pod, config);
     labels.extend(chosen.container.map(|container| ("container".to_owned(), container.to_owned())));
-    labels.push(("instance".to_owned(), address.to_string()));
+    labels.push(("instance".to_owned(), instance));
     labels.sort_unstable();
     Target {
         key: TargetKey { uid: pod.uid.clone(), port: chosen.port, path },

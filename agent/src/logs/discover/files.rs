@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::Tree;
 use crate::config::ReadFrom;
 use crate::logs::container::Container;
+use crate::logs::discover::plain::original;
 use crate::logs::generation::{Generation, Opened};
 use crate::logs::layout::LogName;
 use crate::logs::source::Source;
@@ -47,7 +48,7 @@ impl Tree {
             let mut found = find(&generations, &name, inode);
             if found.is_none() && !outdated {
                 match self.open(container, &name, &path) {
-                    Ok(opened) if inode.is_some_and(|inode| inode != opened.inode.1) => outdated = true,
+                    Ok(opened) if inode.is_some_and(|inode| inode != opened.inode().1) => outdated = true,
                     Ok(opened) => {
                         // The reader may not have come to their first lines yet.
                         generations.iter().for_each(|known| known.identify_by_file());
@@ -128,7 +129,11 @@ impl Tree {
     /// at its first start, else at the first byte.
     pub(super) fn set_start(&self, generation: &Generation) {
         let mut all_saved = self.discovery.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let saved = all_saved.take(generation);
+        let is_rotated = generation.path().file_name().is_some_and(|name| original(name).is_some());
+        let saved = match all_saved.take(generation) {
+            None if generation.container().is_plain() && is_rotated => all_saved.take_original(generation),
+            saved => saved,
+        };
         for (index, output) in self.discovery.config.logs.outputs.iter().enumerate() {
             let offsets = match saved.as_ref().and_then(|saved| saved.offsets(&output.name)) {
                 Some(offsets) => {
@@ -161,7 +166,7 @@ fn find(generations: &[Arc<Generation>], name: &LogName, inode: Option<u64>) -> 
     generations.iter().position(|generation| {
         let known = generation.name();
         let same_inode =
-            inode == Some(generation.inode.1) && (generation.source().is_some() || known == *name);
+            inode == Some(generation.inode().1) && (generation.source().is_some() || known == *name);
         let compressed =
             name.gzip && known.restart == name.restart && known.stamp.is_some() && known.stamp == name.stamp;
         same_inode || compressed
@@ -174,7 +179,7 @@ fn same_file(generations: &[Arc<Generation>], opened: &Generation) -> Option<usi
     generations.iter().position(|generation| {
         // Two without a first line have nothing in common.
         let same_line = opened.identity().is_some() && generation.identity() == opened.identity();
-        let same_inode = generation.inode == opened.inode && (generation.source().is_some() || same_line);
+        let same_inode = generation.inode() == opened.inode() && (generation.source().is_some() || same_line);
         same_inode || (same_line && generation.restart == opened.restart && opened.name().gzip)
     })
 }

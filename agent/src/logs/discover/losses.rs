@@ -1,6 +1,7 @@
 //! What is lost, and what is given up: each byte counted.
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use super::Tree;
@@ -23,6 +24,10 @@ impl Tree {
     pub(super) fn count_lost(&self) {
         let (root, unseen) = (&self.discovery.config.logs.root, &self.unseen);
         let is_missing = |saved: &SavedGeneration| {
+            if self.discovery.config.sidecar {
+                let directory = saved.file.as_deref().and_then(Path::parent);
+                return directory.is_some_and(|directory| self.has_listed(directory));
+            }
             let pod = pod_directory(&saved.namespace, &saved.pod, &saved.uid);
             !unseen.everything && !unseen.pods.contains(&root.join(pod))
         };

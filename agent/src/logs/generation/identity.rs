@@ -4,6 +4,8 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use crate::logs::source::Source;
+
 /// Bytes of the first line that identify a generation. A CRI line begins with its time in nanoseconds, so far less
 /// would do; a bound is needed for lines without end.
 pub const IDENTITY_BYTES: usize = 1 << 10;
@@ -24,6 +26,14 @@ impl Identity {
             None => return None,
         };
         Some(Identity::digest(line))
+    }
+
+    /// The identity of a file.
+    pub fn of_file(source: &Source) -> Option<Self> {
+        let mut start = [0; IDENTITY_BYTES];
+        // A file that cannot be read has none: whoever reads it says why.
+        let read = source.read_at(&mut start, 0).unwrap_or(0);
+        Identity::of(&start[..read])
     }
 
     pub(super) fn digest(line: &[u8]) -> Self {

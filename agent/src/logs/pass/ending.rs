@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::line::Split;
 use super::{Buffers, GROUP_TIMEOUT, Pass};
 use crate::logs::encode::Format;
 use crate::logs::generation::Generation;
@@ -64,18 +65,34 @@ impl<F: Format> Pass<'_, F> {
         if is_behind_gap {
             self.cursor.open.iter_mut().flatten().filter(|open| ends_here(open)).for_each(OpenRecord::cut);
         }
+        // A sidecar's files go when it ends; whoever reads the node's will find them again.
+        let is_last_read = self.finishing && self.container.path.is_plain();
         let is_over = match newer {
             Some(newer) => newer.restart > generation.restart || is_behind_gap,
-            None => self.container.is_gone() || self.settings.has_ended(generation),
+            None => is_last_read || self.container.is_gone() || self.settings.has_ended(generation),
         };
         if is_over {
             self.close_those(generation, source, buffers, ends_here)?;
         }
         let is_complete = newer.is_some_and(|newer| newer.size() > 0) && (source.is_gzip() || self.settled);
-        if is_over || is_complete {
+        if is_over || is_complete || is_last_read {
             return self.torn_end(generation, source, buffers);
         }
         Ok(())
+    }
+
+    /// Without a head nothing tells whether a line is whole: it is a record like others.
+    fn unfinished_line(
+        &mut self,
+        generation: &Arc<Generation>,
+        at: Extent,
+        text: &[u8],
+    ) -> Result<(), Blocked> {
+        match self.split(generation, at, text) {
+            Split::Line(line) => self.alone(generation, at, &line, false),
+            Split::Raw => self.raw(generation, at, text),
+            Split::Done => Ok(()),
+        }
     }
 
     /// Bytes behind the last newline of a file that nobody writes any more are a torn line.
@@ -100,6 +117,8 @@ impl<F: Format> Pass<'_, F> {
         }
         if self.is_skipping(generation) {
             self.end_skip(generation, at);
+        } else if self.container.path.is_plain() {
+            self.unfinished_line(generation, at, torn)?;
         } else if !self.is_acked(generation, at, None) {
             self.metrics.parse_failures.head.inc();
             self.raw(generation, at, torn)?;

@@ -11,7 +11,6 @@ use crate::logs::encode::Format;
 use crate::logs::generation::Generation;
 use crate::logs::join::{Extent, Window};
 use crate::logs::lane::Blocked;
-use crate::logs::record::Record;
 use crate::logs::source::Source;
 
 /// Room in a line for its head, beside `max_record` of content.
@@ -73,18 +72,7 @@ impl<F: Format> Pass<'_, F> {
             reread,
             assembled,
         )?;
-        self.room(generation, at.start, line.content.len())?;
-        let record = Record {
-            time: line.time,
-            stream: line.stream,
-            content: &line.content,
-            truncated: true,
-            raw: false,
-            source: at.end - at.start,
-            origin: (generation, at.start),
-        };
-        self.encode(generation, record);
-        Ok(())
+        self.alone(generation, at, &line, true)
     }
 
     /// Whether the file stands inside a line of which the start was sent.

@@ -20,13 +20,17 @@ pub(super) fn metadata(
     stream: Stream,
 ) {
     let pod = settings.pod.as_deref();
-    entry(sink, "stream", stream.name());
+    if !path.is_plain() {
+        entry(sink, "stream", stream.name());
+    }
     sink.key("kubernetes");
     sink.map_begin();
     entry(sink, "namespace_name", &path.namespace);
     entry(sink, "pod_name", &path.pod);
     entry(sink, "pod_id", pod.map_or(&path.uid, |pod| &pod.uid));
-    entry(sink, "container_name", &path.container);
+    if !path.container.is_empty() {
+        entry(sink, "container_name", &path.container);
+    }
     entry(sink, "host", &config.node);
     if let Some(pod) = pod {
         pod_entries(sink, config, path, pod, restart);
@@ -52,7 +56,9 @@ fn pod_entries(sink: &mut impl ValueSink, config: &Config, path: &ContainerPath,
         entry(sink, "pod_ip", ip);
     }
     if let Some(container) = pod.containers.iter().find(|container| container.name == path.container) {
-        entry(sink, "container_image", &container.image);
+        if !container.image.is_empty() {
+            entry(sink, "container_image", &container.image);
+        }
         if let Some(hash) = &container.image_id {
             entry(sink, "container_hash", hash);
         }

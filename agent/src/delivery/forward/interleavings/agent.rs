@@ -127,6 +127,7 @@ impl Agent {
             metrics: &self.metrics,
             max_record: 1 << 20,
             settled: is_last,
+            finishing: false,
             now: world.begun.1 + world.begun.0.elapsed(),
         }
         .run(&self.generations, &mut self.buffers);

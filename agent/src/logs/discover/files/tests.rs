@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use prometheus::Registry;
 use sidelight_runtime::progress::Heartbeats;
@@ -127,7 +128,7 @@ fn a_file_that_was_truncated_and_rotated_keeps_its_place_before_the_newer_one() 
     fs::write(&pod.current, "2026-01-01T00:00:02Z stdout F and ended\n").unwrap();
     pod.tree.rescan();
     // The reader has not yet seen what is newer.
-    tail.restart_truncated(&mut []);
+    tail.restart_truncated(&mut [], Instant::now());
     assert_eq!(pod.paths(), [pod.rotated(1), pod.current.clone()]);
 }
 

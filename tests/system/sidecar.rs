@@ -118,12 +118,15 @@ fn labels_and_annotations_that_change_count_from_then_on() {
     });
 }
 
-/// Scenario: a panic with its backtrace is written piece by piece, slower than the reader looks.
+/// Scenario: a panic with its backtrace is written line by line; the reader looks each second, and its lines have no other
+/// time than that.
 /// Guarantee: it is one record.
 #[test]
 fn a_panic_in_a_file_is_one_record() {
     let (pod, server) = (Pod::new(), ForwardServer::start());
-    let agent = start(&pod, &server, &["app.log"]);
+    let config =
+        config(&pod, &server, &["app.log"], "").replace("flush_interval: 50ms", "flush_interval: 1s");
+    let agent = pod.start(BINARY, &config);
     let mut log = pod.log("app.log", "app");
     let lines = [
         "before",
@@ -135,7 +138,7 @@ fn a_panic_in_a_file_is_one_record() {
     ];
     for line in lines {
         log.raw(&format!("{line}\n"));
-        std::thread::sleep(std::time::Duration::from_millis(120));
+        std::thread::sleep(std::time::Duration::from_millis(400));
     }
     eventually("all records", || server.received().len() == 3);
     agent.settle();

@@ -313,12 +313,7 @@ impl DiscoveryThread {
             wake: wake.clone(),
             stop: stop.clone(),
             heartbeat: parts.health.heartbeats().register("discovery"),
-            // A sidecar reads files that others write, not its own output.
-            own_pod: OWN_POD
-                .iter()
-                .filter(|_| !view.config.sidecar)
-                .filter_map(|name| std::env::var(name).ok())
-                .collect(),
+            own_pod: OWN_POD.iter().filter_map(|name| std::env::var(name).ok()).collect(),
         };
         let (health, view) = (parts.health.clone(), view.clone());
         let thread = std::thread::Builder::new()

@@ -210,13 +210,14 @@ impl Saved {
         self.generations.remove(&key)
     }
 
-    /// Takes what is saved of the file that this one is a copy of, which was truncated since: that nobody has claimed it says so.
-    pub fn take_original(&mut self, copy: &Generation) -> Option<SavedGeneration> {
+    /// Takes what is saved of the file at `path` that this one is a copy of, which was truncated since: that nobody has
+    /// claimed it says so.
+    pub fn take_original(&mut self, copy: &Generation, path: &Path) -> Option<SavedGeneration> {
         let identity = copy.identity()?.to_string();
-        let path = copy.container();
         let is_original = |_: &Key, saved: &mut SavedGeneration| {
             saved.first_line == identity
-                && (&saved.uid, &saved.container) == (&path.uid, &path.container)
+                && saved.file.as_deref() == Some(path)
+                && saved.uid == copy.container().uid
                 && copy.size() >= saved.size
         };
         self.generations.extract_if(is_original).next().map(|(_, saved)| saved)

@@ -3,6 +3,8 @@
 //! A container is active while its files grow; one that has not grown for a whole sweep is armed: the kernel wakes
 //! the reader at its next write, and until then it costs nothing.
 
+mod finish;
+
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -385,27 +387,6 @@ impl Sweeper {
             cursor.record.forget();
         }
         self.by_watch.insert(watch, index);
-    }
-
-    /// From now on every file ends where it ends now.
-    fn begin_finish(&mut self) {
-        if std::mem::replace(&mut self.finishing, true) {
-            return;
-        }
-        for tail in self.tails.iter_mut().flatten() {
-            tail.generations.iter().for_each(|generation| generation.end_here());
-            tail.activate();
-        }
-        for clock in &mut self.clocks {
-            clock.pending.clear();
-        }
-    }
-
-    fn is_finished(&self) -> bool {
-        let is_read = |tail: &Tail| {
-            (0..self.clocks.len()).filter(|output| tail.takes(*output)).all(|output| tail.quiet[output])
-        };
-        self.clocks.iter().all(|clock| clock.pending.is_empty()) && self.tails.iter().flatten().all(is_read)
     }
 
     fn close_all(&mut self) {

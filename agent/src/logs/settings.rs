@@ -215,7 +215,9 @@ fn collect(
 ) -> Takes {
     let writes_to_stdout =
         config.logs.outputs.iter().any(|output| matches!(output.kind, OutputKind::Stdout(_)));
-    if writes_to_stdout && own_pod.iter().any(|own| *own == path.pod || *own == path.uid) {
+    // A sidecar's files are another's, whatever it writes itself.
+    if writes_to_stdout && !path.is_plain() && own_pod.iter().any(|own| *own == path.pod || *own == path.uid)
+    {
         return Takes::No("this agent's own pod is not read while an output is stdout".to_owned());
     }
     if !config.logs.namespaces.matches(&path.namespace) {

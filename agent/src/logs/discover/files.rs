@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::Tree;
 use crate::config::ReadFrom;
 use crate::logs::container::Container;
-use crate::logs::discover::plain::original;
+use crate::logs::discover::copies::original_path;
 use crate::logs::generation::{Generation, Opened};
 use crate::logs::layout::LogName;
 use crate::logs::source::Source;
@@ -129,11 +129,11 @@ impl Tree {
     /// at its first start, else at the first byte.
     pub(super) fn set_start(&self, generation: &Generation) {
         let mut all_saved = self.discovery.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_rotated = generation.path().file_name().is_some_and(|name| original(name).is_some());
-        let saved = match all_saved.take(generation) {
-            None if generation.container().is_plain() && is_rotated => all_saved.take_original(generation),
-            saved => saved,
-        };
+        let is_plain = generation.container().is_plain();
+        let copied = || original_path(&generation.path()).filter(|_| is_plain);
+        let saved = all_saved
+            .take(generation)
+            .or_else(|| copied().and_then(|path| all_saved.take_original(generation, &path)));
         for (index, output) in self.discovery.config.logs.outputs.iter().enumerate() {
             let offsets = match saved.as_ref().and_then(|saved| saved.offsets(&output.name)) {
                 Some(offsets) => {

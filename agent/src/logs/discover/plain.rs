@@ -7,58 +7,32 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use sidelight_contract::sidecar::container_of;
 
+use super::copies::{Aside, COPY_LOOK};
 use super::{Tree, Watched, is_idle};
 use crate::config::FileGlob;
 use crate::logs::container::Container;
-use crate::logs::generation::{Generation, Identity, Opened};
+use crate::logs::generation::{Generation, Opened};
 use crate::logs::layout::{ContainerPath, LogName};
-use crate::logs::open::{Entry, LogFile, Root};
-use crate::logs::source::Source;
+use crate::logs::open::{Entry, Root};
 use crate::logs::tail::LINGER;
 
-/// How long a file that may be a copy is left alone until it has a first line.
-const COPY_WAIT: Duration = Duration::from_secs(1);
-/// How often it is looked at meanwhile.
-const COPY_LOOK: Duration = Duration::from_millis(50);
 /// A file that is gone is looked at this often, until nobody can be writing it.
 const GONE_LOOK: Duration = Duration::from_secs(1);
 
-type Inode = (u64, u64);
+pub(super) type Inode = (u64, u64);
 
 /// A directory of `logs.files`.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     globs: Vec<FileGlob>,
-    root: Option<Root>,
-}
-
-/// A file that is not read: it is the copy of another one, or may be.
-#[derive(Debug)]
-pub(super) struct Aside {
-    path: PathBuf,
-    inode: Inode,
-    source: Arc<Source>,
-    seen: Instant,
-    /// What it is a copy of, once that is known.
-    original: Option<Arc<Generation>>,
-}
-
-/// What a file is that was not known before.
-enum Verdict {
-    /// One that is to be read.
-    New,
-    /// A copy of this one, which is going to be truncated.
-    Copy(Arc<Generation>),
-    /// Nobody can say yet.
-    Unknown,
+    pub(super) root: Option<Root>,
 }
 
 /// The directories of these globs.
@@ -75,17 +49,6 @@ pub(super) fn directories_of(globs: &[FileGlob]) -> Vec<Directory> {
         }
     }
     directories
-}
-
-/// What a rotated file, or a copy of it, was called: `app.log` of `app.log.1`, `app.log-20261124` and `app.log.2026-11-24`.
-pub(super) fn original(name: &OsStr) -> Option<&str> {
-    let name = name.to_str()?;
-    let is_stamp = |text: &str| {
-        text.starts_with(|first: char| first.is_ascii_digit())
-            && text.bytes().all(|byte| byte.is_ascii_digit() || b".-_:T".contains(&byte))
-    };
-    let mut separators = name.match_indices(['.', '-', '_']);
-    separators.find(|(at, _)| *at > 0 && is_stamp(&name[at + 1..])).map(|(at, _)| &name[..at])
 }
 
 /// Where in the container a file is, and which that is, if the injector has mounted it.
@@ -187,70 +150,7 @@ impl Tree {
         open.map(|generation| (generation.inode(), generation)).collect()
     }
 
-    /// Opens a file that is not known.
-    fn look_at(
-        &mut self,
-        index: usize,
-        entry: &Entry,
-        known: &HashMap<Inode, Arc<Generation>>,
-        found: &mut Found,
-    ) {
-        let path = self.directories[index].path.join(&entry.name);
-        let aside = self.aside.iter().position(|aside| aside.inode == entry.inode);
-        let mut file = match aside.map(|place| self.aside.swap_remove(place)) {
-            Some(aside) => Aside { path, ..aside },
-            None => {
-                let Some(root) = &self.directories[index].root else { return };
-                match root.open_file(&entry.name) {
-                    // Renamed meanwhile, what is known is here now.
-                    Ok(LogFile { inode, .. }) if known.contains_key(&inode) => return,
-                    Ok(LogFile { file, inode }) => {
-                        let source = Arc::new(Source::plain(file));
-                        Aside { path, inode, source, seen: Instant::now(), original: None }
-                    }
-                    Err(error) => return self.cannot_open(index, &entry.name, &error, found),
-                }
-            }
-        };
-        match self.judge(index, &entry.name, &file) {
-            Verdict::Unknown if file.seen.elapsed() < COPY_WAIT && !self.is_stopping() => {
-                self.aside.push(file)
-            }
-            Verdict::Copy(original) => {
-                if file.original.is_none() {
-                    tracing::info!(path = %file.path.display(), of = %original.path().display(), "a copy is not read by itself");
-                    original.set_copy(file.source.clone(), file.inode);
-                }
-                file.original = Some(original);
-                self.aside.push(file);
-            }
-            Verdict::New | Verdict::Unknown => found.files.push((entry.name.clone(), file)),
-        }
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.discovery.stop.load(Ordering::Relaxed)
-    }
-
-    fn judge(&self, index: usize, name: &str, file: &Aside) -> Verdict {
-        if let Some(known) = &file.original {
-            let is_copy = known.source().is_none() || known.is_copied_in(&file.source);
-            return if is_copy { Verdict::Copy(known.clone()) } else { Verdict::New };
-        }
-        let streams = self.pods.get(self.directories[index].path.as_os_str());
-        let written = original(OsStr::new(name)).and_then(|base| streams?.get(OsStr::new(base)));
-        let newest = written.and_then(|known| known.container.generations().pop());
-        let Some(newest) = newest.filter(|newest| newest.identity().is_some()) else { return Verdict::New };
-        match Identity::of_file(&file.source) {
-            None => Verdict::Unknown,
-            identity if identity == newest.identity() && newest.is_copied_in(&file.source) => {
-                Verdict::Copy(newest)
-            }
-            _ => Verdict::New,
-        }
-    }
-
-    fn cannot_open(&mut self, index: usize, name: &str, error: &io::Error, found: &mut Found) {
+    pub(super) fn cannot_open(&mut self, index: usize, name: &str, error: &io::Error, found: &mut Found) {
         if error.kind() == io::ErrorKind::NotFound {
             return;
         }
@@ -379,6 +279,7 @@ impl Tree {
             let (since, size) = *known.missing.get_or_insert((Instant::now(), newest.size()));
             if newest.size() != size {
                 known.missing = Some((Instant::now(), newest.size()));
+                known.container.set_gone(false);
             } else if since.elapsed() >= LINGER && !known.container.is_gone() {
                 known.container.set_gone(true);
                 self.discovery.inventory.changed(&known.container);
@@ -390,8 +291,8 @@ impl Tree {
 
 /// What a listing has found that was not known.
 #[derive(Default)]
-struct Found {
-    files: Vec<(String, Aside)>,
+pub(super) struct Found {
+    pub(super) files: Vec<(String, Aside)>,
     /// By name, why it cannot be opened.
     unreadable: HashMap<String, String>,
 }
@@ -407,4 +308,19 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_file_tells_its_container_and_its_path_there() {
+        let place = |path: &str| path_in_container(Path::new(path));
+        assert_eq!(place("/var/log/sidelight/web/srv/a.log"), ("web".to_owned(), "/srv/a.log".to_owned()));
+        assert_eq!(place("/srv/a.log"), (String::new(), "/srv/a.log".to_owned()));
+    }
+
+    #[test]
+    fn who_may_not_read_is_told_what_to_change() {
+        assert!(hint(&io::Error::from(io::ErrorKind::PermissionDenied)).contains("fsGroup"));
+        assert_eq!(hint(&io::Error::from(io::ErrorKind::NotFound)), "");
+    }
+}

@@ -87,6 +87,20 @@ fn series_get_the_labels_of_the_pod_that_are_wanted() {
 }
 
 #[test]
+fn a_sidecar_scrapes_its_own_pod_at_the_loopback_address_under_the_pods() {
+    let asks = [YES, ("sidelight.dev/injected-for", "metrics"), ("sidelight.dev/metrics.port", "9090,web")];
+    for ips in [vec!["10.0.0.7".parse().unwrap()], vec![]] {
+        let instance = if ips.is_empty() { "web-1:9090" } else { "10.0.0.7:9090" };
+        let own = Pod { is_own: true, ips, ..pod(annotated(&asks), json!([])) };
+        let found = targets(&own, &config(""));
+        let [target] = &found.targets[..] else { panic!("{found:?}") };
+        assert_eq!(target.address, "127.0.0.1:9090".parse().unwrap());
+        assert!(target.labels.contains(&("instance".to_owned(), instance.to_owned())), "{target:?}");
+        assert!(found.skipped[0].reason.contains("\"web\""), "{found:?}");
+    }
+}
+
+#[test]
 fn a_pod_whose_sidecar_scrapes_it_is_left_to_the_sidecar() {
     let injected = |what| annotated(&[YES, ("sidelight.dev/injected-for", what)]);
     let app = || container("app", &[("metrics", 9090)]);

@@ -1,8 +1,9 @@
 //! How a receiver of samples is shown who sends, and the way to it by a proxy.
 
-use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use form_urlencoded::parse;
 use serde_json::json;
@@ -10,7 +11,7 @@ use sidelight_tests::agent::Agent;
 use sidelight_tests::eventually;
 use sidelight_tests::exporter::Exporter;
 use sidelight_tests::http::{Answer, Request, serve, serve_on};
-use sidelight_tests::kubelet::Node;
+use sidelight_tests::kubelet::{Node, rfc3339};
 use sidelight_tests::proxy::Proxy;
 use sidelight_tests::remote_write_server::RemoteWriteServer;
 use sidelight_tests::sigv4;
@@ -74,6 +75,13 @@ fn a_receiver_behind_a_proxy_is_shown_a_token() {
     );
 }
 
+/// A configuration for a receiver that wants signatures; `keys` are further ones of `sigv4`.
+fn signed(node: &Node, receiver: SocketAddr, keys: &str) -> String {
+    let unused = RemoteWriteServer::start();
+    let sigv4 = format!(", protocol: '1.0', sigv4: {{ region: eu-west-1{keys} }}");
+    config(node, &unused, SCRAPES, &sigv4).replace(&unused.url(), &format!("http://{receiver}/w"))
+}
+
 /// Scenario: a receiver at AWS, which answers only to requests that the key has signed.
 /// Guarantee: they are, head and body, with the key from the config or from the environment.
 #[test]
@@ -81,7 +89,7 @@ fn a_receiver_at_aws_gets_signed_requests() {
     let exporter = Exporter::start("a 1\n");
     let keys = ", access_key: AKIDEXAMPLE, secret_key: secret";
     for (in_config, in_environment) in [(keys, "none"), ("", "secret")] {
-        let (node, unused) = (Node::new(), RemoteWriteServer::start());
+        let node = Node::new();
         node.write_pods(&[serving("web", &exporter, &[ASKS])]);
         let verified = Arc::new(Mutex::new(Vec::new()));
         let verifying = verified.clone();
@@ -91,14 +99,95 @@ fn a_receiver_at_aws_gets_signed_requests() {
             verifying.lock().unwrap().push(result);
             answer
         });
-        let sigv4 = format!(", protocol: '1.0', sigv4: {{ region: eu-west-1{in_config} }}");
-        let config =
-            config(&node, &unused, SCRAPES, &sigv4).replace(&unused.url(), &format!("http://{receiver}/w"));
         let key = format!("AWS_SECRET_ACCESS_KEY={in_environment}");
         let through = ["env", "AWS_ACCESS_KEY_ID=AKIDEXAMPLE", &key];
-        let agent = Agent::start_through(&through, BINARY, node.path(), &config);
+        let agent = Agent::start_through(&through, BINARY, node.path(), &signed(&node, receiver, in_config));
         eventually("a few requests", || verified.lock().unwrap().len() > 2);
         assert!(verified.lock().unwrap().iter().all(Result::is_ok), "{verified:?}");
         assert!(agent.metric("sidelight_remote_write_samples_total") > 0.0);
     }
+}
+
+/// Whether the request is signed with the key of this name: its secret and its token are called after it.
+fn is_signed_with(request: &Request, key: &str) -> bool {
+    let token = request.headers.get("x-amz-security-token");
+    token == Some(&format!("token of {key}")) && sigv4::verify(request, key, "eu-west-1", "aps").is_ok()
+}
+
+/// Scenario: the key stands in a file, with a token of its session; it is replaced there, and the old one is refused.
+/// Guarantee: the request that was refused comes again at once, with the new key; nothing is dropped.
+#[test]
+fn a_key_that_was_replaced_in_its_file_is_read_again() {
+    let (node, exporter) = (Node::new(), Exporter::start("a 1\n"));
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let file = node.path().join("credentials");
+    let write = |key: &str| {
+        let text = format!("aws_secret_access_key = {key}\naws_session_token = token of {key}\n");
+        std::fs::write(&file, format!("[work]\naws_access_key_id = AKIDEXAMPLE\n{text}")).unwrap();
+    };
+    write("old");
+    let (valid, seen) = (Arc::new(Mutex::new("old")), Arc::new(Mutex::new(Vec::new())));
+    let (validating, seeing) = (valid.clone(), seen.clone());
+    let receiver = serve(move |request| {
+        let status = if is_signed_with(request, *validating.lock().unwrap()) { 204 } else { 403 };
+        seeing.lock().unwrap().push((status, request.body.clone()));
+        Answer::status(status)
+    });
+    let through = format!("AWS_SHARED_CREDENTIALS_FILE={}", file.display());
+    let config = signed(&node, receiver, ", profile: work");
+    let agent = Agent::start_through(&["env", &through], BINARY, node.path(), &config);
+    eventually("a few requests", || seen.lock().unwrap().len() > 2);
+    write("new");
+    *valid.lock().unwrap() = "new";
+    let refused = || seen.lock().unwrap().iter().position(|(status, _)| *status == 403);
+    eventually("a refusal, and two more", || {
+        refused().is_some_and(|refused| seen.lock().unwrap().len() > refused + 2)
+    });
+    let (refused, seen) = (refused().unwrap(), seen.lock().unwrap().clone());
+    assert!(seen.iter().skip(refused + 1).all(|(status, _)| *status == 204));
+    assert!(seen[refused].1 == seen[refused + 1].1, "the same request");
+    assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 0.0);
+}
+
+/// Scenario: the container's role gives keys that last for a moment; then it gives none for a while.
+/// Guarantee: a key is used for as long as it lasts, and renewed before it ends; while there is none, samples wait.
+#[test]
+fn a_key_that_ends_is_renewed_in_time() {
+    let (node, exporter) = (Node::new(), Exporter::start("a 1\n"));
+    node.write_pods(&[serving("web", &exporter, &[ASKS])]);
+    let (given, is_away) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (giving, being_away) = (given.clone(), is_away.clone());
+    let keys = serve(move |_| {
+        if being_away.load(Ordering::SeqCst) {
+            return Answer::status(500);
+        }
+        let key = format!("key-{}", giving.fetch_add(1, Ordering::SeqCst) + 1);
+        // Two minutes before it ends, another one is asked for.
+        let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(126);
+        let body = json!({
+            "AccessKeyId": key, "SecretAccessKey": key, "Token": format!("token of {key}"),
+            "Expiration": rfc3339(end.as_nanos() as u64),
+        });
+        Answer { body: body.to_string().into_bytes(), ..Answer::status(200) }
+    });
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (seeing, newest) = (seen.clone(), given.clone());
+    let receiver = serve(move |request| {
+        let newest = newest.load(Ordering::SeqCst);
+        let is_right = is_signed_with(request, &format!("key-{newest}"));
+        seeing.lock().unwrap().push((is_right, newest));
+        Answer::status(if is_right { 204 } else { 403 })
+    });
+    let from = format!("AWS_CONTAINER_CREDENTIALS_FULL_URI=http://{keys}/");
+    let through = ["env", "-u", "AWS_ACCESS_KEY_ID", "-u", "AWS_WEB_IDENTITY_TOKEN_FILE", &from];
+    let agent = Agent::start_through(&through, BINARY, node.path(), &signed(&node, receiver, ""));
+    eventually("a second key", || given.load(Ordering::SeqCst) == 2);
+    is_away.store(true, Ordering::SeqCst);
+    eventually("it is missed", || agent.output("remote_write")["up"] == false);
+    is_away.store(false, Ordering::SeqCst);
+    eventually("it is there", || agent.output("remote_write")["up"] == true);
+    let seen = seen.lock().unwrap();
+    assert!(seen.iter().all(|(is_right, _)| *is_right), "{seen:?}");
+    assert!(seen.iter().filter(|(_, key)| *key == 1).count() > 1, "used more than once: {seen:?}");
+    assert_eq!(agent.metric("sidelight_remote_write_dropped_samples_total"), 0.0);
 }

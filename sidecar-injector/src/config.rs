@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use sidelight_agent::config::section::{Environment, Mistakes, Section, expand};
-use sidelight_contract::annotations::{Allow, DEFAULT_ALLOW, Native};
+use sidelight_contract::annotations::Native;
 use sidelight_contract::glob::GlobList;
 use sidelight_contract::quantity;
 use yaml_serde::Value;
@@ -116,13 +116,6 @@ impl Config {
         }
         if mistakes.is_empty() { Ok(config) } else { Err(mistakes.into_lines()) }
     }
-
-    /// Which annotations pods may use: of the image, `image_allow` says it.
-    pub fn allow(&self) -> Allow {
-        let image = if self.image_allow.rules().is_empty() { "!inject.image" } else { "inject.image" };
-        let rules: Vec<String> = DEFAULT_ALLOW.iter().copied().chain([image]).map(str::to_owned).collect();
-        Allow::new(&rules).unwrap_or_default()
-    }
 }
 
 impl Default for Config {
@@ -223,33 +216,10 @@ fn quantity_at(section: &mut Section, key: &'static str, default: &str, mistakes
 }
 
 fn resources(mut section: Section, default: &Resources, mistakes: &mut Mistakes) -> Resources {
-    let mut read = |key: &'static str, default: &BTreeMap<String, String>| match section.take(key) {
-        None => default.clone(),
-        Some(Value::Mapping(entries)) => entries
-            .iter()
-            .filter_map(|(name, value)| {
-                let entry = json!([name, value]);
-                let (name, value) = (entry[0].as_str()?.to_owned(), scalar(&entry[1]));
-                if !quantity::parse(&value).is_some_and(|number| number > 0.0) {
-                    let path = format!("{}.{name}", section.path(key));
-                    mistakes.add(&path, format!("{value:?} is no quantity above 0 such as 50m or 64Mi"));
-                }
-                Some((name, value))
-            })
-            .collect(),
-        Some(_) => {
-            mistakes.add(&section.path(key), "expected quantities by resource");
-            default.clone()
-        }
-    };
-    let resources =
-        Resources { requests: read("requests", &default.requests), limits: read("limits", &default.limits) };
+    let requests = section.mapping("requests", mistakes);
+    let limits = section.mapping("limits", mistakes);
     section.finish(mistakes);
-    resources
-}
-
-fn scalar(value: &Json) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    default.with(&requests, &limits)
 }
 
 /// A section of the agent's schema as it stands; a secret in it that anybody could read in every pod is a mistake.
@@ -283,7 +253,7 @@ mod tests {
     #[test]
     fn every_mistake_is_told_with_its_path() {
         let text = "listen: here\nmode: maybe\ncertificate: { source: files, lifetime: 90h, ca_lifetime: 100h }\n\
-                    sidecar: { native: perhaps, resources: { limits: { cpu: much } }, logs: { outputs: [{ forward: { shared_key: hush } }] } }\nmore: 1";
+                    sidecar: { native: perhaps, logs: { outputs: [{ forward: { shared_key: hush } }] } }\nmore: 1";
         let told = parsed(text).unwrap_err().join("\n");
         for path in [
             "listen: ",
@@ -292,7 +262,6 @@ mod tests {
             "certificate.key_file: ",
             "certificate.ca_lifetime: ",
             "sidecar.native: ",
-            "sidecar.resources.limits.cpu: ",
             "sidecar.logs: outputs[0].forward.shared_key: ",
             "more: ",
         ] {
@@ -306,6 +275,8 @@ mod tests {
         let told =
             parsed("sidecar: { logs: { outputs: [{ forward: { upstreams: ['no port'] } }] } }").unwrap_err();
         assert!(told[0].starts_with("sidecar: logs.outputs[0].forward.upstreams"), "{told:?}");
+        let told = parsed("sidecar: { resources: { limits: { cpu: much } } }").unwrap_err();
+        assert!(told[0].starts_with("sidecar: resources.limits.cpu: \"much\" is no quantity"), "{told:?}");
         let told = parsed("sidecar: { logs: { files: [/a/b], outputs: [{ stdout: {} }] } }").unwrap_err();
         assert!(told[0].contains("are the pod's to say"), "{told:?}");
     }

@@ -6,17 +6,17 @@ use json_patch::Patch;
 use serde_json::{Value, json};
 use sidelight_agent::logs::redact::BUILTIN;
 use sidelight_contract::annotations::{
-    Inject, InjectAnnotations, Native, Order, PREFIX, Problem, inject_annotations, metric_annotations,
-    problems,
+    Allow, Inject, InjectAnnotations, MetricAnnotations, Native, Order, PREFIX, Port, Problem,
+    inject_annotations, metric_annotations, problems,
 };
-use sidelight_contract::sidecar::CONTAINER;
+use sidelight_contract::sidecar::{CONTAINER, DATA_VOLUME, POD_INFO_VOLUME};
 
 use crate::config::{Config, Mode};
 use crate::log_volumes::{LogVolumes, log_volumes};
 use crate::patch::{Additions, Place};
 use crate::pod::Pod;
 use crate::profile::SidecarProfileSpec;
-use crate::sidecar::{Parts, Purpose};
+use crate::sidecar::{Parts, Purpose, Sidecar};
 use crate::template::{Template, VERSION};
 
 /// Volumes that do not keep the cluster autoscaler from removing a node (since its version 1.27), separated by commas.
@@ -26,13 +26,24 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// What the kubelet puts on the image of a static pod, which it runs whatever the API server says.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// Bytes of the sidecar's configuration: a variable of a process has at most 128 KiB (`MAX_ARG_STRLEN`).
+const MAX_CONFIG: usize = 96 << 10;
+/// Bytes of a profile, and of all regexes in it together: every replica reads all profiles, and compiles what they hold.
+const MAX_PROFILE: usize = 16 << 10;
+const MAX_PROFILE_REGEXES: usize = 512;
+
+/// The first minor version that has native sidecars.
+const NATIVE: u32 = 29;
+/// Kubelets may be three versions behind their API server: from this one on each of them has native sidecars.
+const NATIVE_EVERYWHERE: u32 = NATIVE + 3;
+
 /// What is known beside the pod.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The configuration.
     pub config: &'a Config,
-    /// Whether every kubelet of the cluster has native sidecars.
-    pub native: bool,
+    /// The minor version of the API server.
+    pub kubernetes: u32,
     /// The profile of a name in the pod's namespace.
     pub profile: &'a dyn Fn(&str) -> Result<Arc<SidecarProfileSpec>, NoProfile>,
 }
@@ -104,11 +115,13 @@ pub fn decide(object: &Value, context: Context<'_>) -> Decision {
     if let Some(skip) = unfit(&pod) {
         return Decision::Skip(skip, Vec::new());
     }
-    let allow = context.config.allow();
-    let wishes = inject_annotations(pod.annotations(), &allow);
-    let problems = found_problems(&pod, &wishes, context);
+    let wishes = inject_annotations(pod.annotations(), &Allow::everything());
+    let mut problems = found_problems(&pod, &wishes, context);
     if !problems.is_empty() && context.config.mode == Mode::Deny {
         return Decision::Deny(problems.join("; "));
+    }
+    if wishes.otlp == Some(true) {
+        problems.push(format!("{PREFIX}inject.otlp: this version's sidecar takes no OTLP; left out"));
     }
     let template = match template(&wishes, context) {
         Ok(template) => template,
@@ -137,17 +150,14 @@ fn unfit(pod: &Pod<'_>) -> Option<Skip> {
 /// What is wrong with the annotations, one sentence each.
 fn found_problems(pod: &Pod<'_>, wishes: &InjectAnnotations, context: Context<'_>) -> Vec<String> {
     let containers: Vec<&str> = pod.all_containers().map(|container| container.name).collect();
-    let allow = context.config.allow();
-    let told = problems(pod.annotations(), &containers, &allow, &BUILTIN.map(|(name, _)| name));
+    // Which of the others pods may use is for the node's agent to say.
+    let told = problems(pod.annotations(), &containers, &Allow::everything(), &BUILTIN.map(|(name, _)| name));
     let mut told: Vec<String> =
         told.into_iter().map(|Problem { key, message }| format!("{key}: {message}")).collect();
     if wishes.image.as_ref().is_some_and(|image| !context.config.image_allow.matches(image)) {
         told.push(format!(
             "{PREFIX}inject.image: the operator does not let pods name this image (image_allow)"
         ));
-    }
-    if wishes.otlp == Some(true) {
-        told.push(format!("{PREFIX}inject.otlp: this version's sidecar takes no OTLP; left out"));
     }
     told
 }
@@ -181,8 +191,37 @@ pub fn profile_mistake(profile: &SidecarProfileSpec, config: &Config) -> Option<
     if let Some(image) = profile.image.as_ref().filter(|image| !config.image_allow.matches(image)) {
         return Some(format!("spec.image: the operator does not let profiles name {image:?} (image_allow)"));
     }
+    let document = serde_json::to_value(profile).unwrap_or_default();
+    if let Some(mistake) = too_costly(&document) {
+        return Some(mistake);
+    }
     let mistakes = config.sidecar.with_profile(profile).mistakes();
     (!mistakes.is_empty()).then(|| mistakes.join("; "))
+}
+
+/// Whether a profile would cost those who read it too much.
+fn too_costly(profile: &Value) -> Option<String> {
+    fn regexes(value: &Value) -> String {
+        match value {
+            Value::Object(entries) => entries
+                .iter()
+                .map(|(name, value)| match value {
+                    Value::String(text) if name == "regex" => text.clone(),
+                    value => regexes(value),
+                })
+                .collect(),
+            Value::Array(items) => items.iter().map(regexes).collect(),
+            _ => String::new(),
+        }
+    }
+    let (bytes, regexes) = (profile.to_string().len(), regexes(profile));
+    if bytes > MAX_PROFILE {
+        return Some(format!("the profile has {bytes} bytes, at most {MAX_PROFILE} may be"));
+    }
+    // Repetition is what makes a short regex large.
+    (regexes.len() > MAX_PROFILE_REGEXES || regexes.contains('{')).then(|| {
+        format!("its regexes have {} bytes together; at most {MAX_PROFILE_REGEXES} may be, and no repetition by {{n}}", regexes.len())
+    })
 }
 
 fn inject(
@@ -195,7 +234,7 @@ fn inject(
 ) -> Decision {
     let is_as_asked = warnings.is_empty();
     wishes.image = wishes.image.filter(|image| context.config.image_allow.matches(image));
-    let purpose = match purpose(pod, &wishes, template, &mut warnings, context) {
+    let purpose = match purpose(pod, &wishes, template, &mut warnings) {
         Ok(purpose) => purpose,
         Err(message) => return Decision::Deny(message),
     };
@@ -203,7 +242,13 @@ fn inject(
         return Decision::Skip(Skip::NothingToDo, warnings);
     }
     let native = match wishes.native.unwrap_or(template.native) {
-        Native::Auto => context.native,
+        Native::Auto => context.kubernetes >= NATIVE_EVERYWHERE,
+        Native::Always if context.kubernetes < NATIVE => {
+            return Decision::Deny(format!(
+                "{PREFIX}inject.native: native sidecars need Kubernetes 1.{NATIVE}, and this is 1.{}",
+                context.kubernetes
+            ));
+        }
         Native::Always => true,
         Native::Never => false,
     };
@@ -218,9 +263,31 @@ fn inject(
     };
     warnings.extend(logs.warnings.iter().cloned());
     let order = wishes.order.unwrap_or_default();
-    let parts = Parts { pod, template, wishes: &wishes, native, purpose, logs: &logs };
-    let patch = additions(&parts, order).into_patch(object);
+    let ports = wishes_for_metrics(pod, template).flat_map(|wishes| wishes.ports);
+    let scraped =
+        ports.filter_map(|port| if let Port::Number(port) = port { Some(port) } else { None }).collect();
+    let parts = Parts { pod, template, wishes: &wishes, native, purpose, logs: &logs, scraped };
+    let sidecar = parts.render();
+    if let Some(message) = cannot_be(pod, &logs, &sidecar) {
+        return Decision::Deny(message);
+    }
+    let patch = additions(&parts, sidecar, order).into_patch(object);
     Decision::Inject(Injection { patch, warnings, is_as_asked, purpose, native })
+}
+
+/// Why the API server or the kernel would not take it.
+fn cannot_be(pod: &Pod<'_>, logs: &LogVolumes, sidecar: &Sidecar) -> Option<String> {
+    let mut ours = [DATA_VOLUME, POD_INFO_VOLUME].into_iter().chain(logs.names.iter().map(String::as_str));
+    let theirs: Vec<&str> = pod.spec.volumes.iter().flatten().map(|volume| volume.name).collect();
+    if let Some(taken) = ours.find(|name| theirs.contains(name)) {
+        return Some(format!("the pod has a volume {taken:?}, which is the sidecar's to have; rename it"));
+    }
+    (sidecar.config_bytes > MAX_CONFIG).then(|| {
+        format!(
+            "the sidecar's configuration would have {} bytes, at most {MAX_CONFIG} can be; name fewer files",
+            sidecar.config_bytes
+        )
+    })
 }
 
 /// What there is to do for a sidecar.
@@ -229,14 +296,8 @@ fn purpose(
     wishes: &InjectAnnotations,
     template: &Template,
     warnings: &mut Vec<String>,
-    context: Context<'_>,
 ) -> Result<Purpose, String> {
-    let allow = context.config.allow();
-    let prometheus_io = template.metrics["prometheus_io"] != json!(false);
-    let wants = |container| {
-        metric_annotations(pod.annotations(), container, &allow, prometheus_io).collect == Some(true)
-    };
-    let metrics = wants(None) || pod.lasting_containers().any(|container| wants(Some(container.name)));
+    let metrics = wishes_for_metrics(pod, template).any(|wishes| wishes.collect == Some(true));
     let mut purpose = Purpose { logs: !wishes.logs.is_empty(), metrics };
     if purpose.is_none() {
         warnings.push(format!(
@@ -256,9 +317,17 @@ fn purpose(
     Ok(purpose)
 }
 
-fn additions(parts: &Parts<'_>, order: Order) -> Additions {
+/// What the annotations say about metrics: of the whole pod, and of each container.
+fn wishes_for_metrics(pod: &Pod<'_>, template: &Template) -> impl Iterator<Item = MetricAnnotations> {
+    let prometheus_io = template.metrics["prometheus_io"] != json!(false);
+    let containers = pod.lasting_containers().map(|container| Some(container.name));
+    std::iter::once(None).chain(containers).map(move |container| {
+        metric_annotations(pod.annotations(), container, &Allow::everything(), prometheus_io)
+    })
+}
+
+fn additions(parts: &Parts<'_>, sidecar: Sidecar, order: Order) -> Additions {
     let (pod, logs) = (parts.pod, parts.logs);
-    let sidecar = parts.render();
     let place = if order == Order::First { Place::First } else { Place::Last };
     let list = if parts.native { "initContainers" } else { "containers" };
     let mut additions = Additions::default();
@@ -287,8 +356,7 @@ fn additions(parts: &Parts<'_>, order: Order) -> Additions {
 
 /// The pod's own list, and our volumes behind it.
 fn safe_to_evict(pod: &Pod<'_>, logs: &LogVolumes) -> String {
-    let ours = std::iter::once(sidelight_contract::sidecar::DATA_VOLUME)
-        .chain(logs.names.iter().map(String::as_str));
+    let ours = std::iter::once(DATA_VOLUME).chain(logs.names.iter().map(String::as_str));
     let mut names: Vec<&str> = pod
         .annotation(SAFE_TO_EVICT)
         .into_iter()

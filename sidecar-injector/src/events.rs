@@ -14,7 +14,7 @@ use crate::pod::Pod;
 const WAITING: usize = 256;
 /// The API server may be away; the next event tries again.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// `note` of `events.k8s.io/v1` is at most 1 kB.
+/// Bytes of a `note` of `events.k8s.io/v1`: 1 KiB at most.
 const MAX_NOTE: usize = 1000;
 
 /// Writes events behind the answers.
@@ -52,18 +52,24 @@ impl Events {
     pub fn tell(&self, pod: &Pod<'_>, namespace: &str, is_warning: bool, reason: &str, note: &str) {
         let Some(regarding) = regarding(pod, namespace) else { return };
         let type_ = if is_warning { EventType::Warning } else { EventType::Normal };
-        let end = note.char_indices().nth(MAX_NOTE).map_or(note.len(), |(end, _)| end);
+        let ends = note.char_indices().map(|(start, c)| start + c.len_utf8());
+        let end = ends.take_while(|end| *end <= MAX_NOTE).last().unwrap_or(0);
         let event = Event {
             type_,
             reason: reason.to_owned(),
             note: Some(note[..end].to_owned()),
-            action: "Inject".to_owned(),
+            // Events are told apart by all but their note: with another note it is another event, not one more of the same.
+            action: format!("Inject-{:08x}", hash(note)),
             secondary: None,
         };
         if self.queue.try_send((event, regarding)).is_err() {
             self.metrics.events_dropped.inc();
         }
     }
+}
+
+fn hash(note: &str) -> u32 {
+    note.bytes().fold(0, |hash: u32, byte| hash.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
 /// Its controller; of a pod that nobody controls, itself: its UID is not known yet, so it is found by its name.

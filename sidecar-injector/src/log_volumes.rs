@@ -57,35 +57,28 @@ pub fn log_volumes(pod: &Pod<'_>, globs: &[String], size: &str) -> Result<LogVol
     // The outer directory first: the volume that it gets covers the inner ones.
     globs.sort_by_key(|glob| glob.matches('/').count());
     let mut found = LogVolumes::default();
-    let mut added: Vec<(usize, &str)> = Vec::new();
     for glob in globs {
-        let directory = glob.rsplit_once('/').map_or("", |(directory, _)| directory);
-        let mut is_covered = false;
-        for (index, container) in pod.containers().iter().enumerate() {
-            if let Some(mount) = covering(container, directory) {
-                found.share(index, container, mount)?;
-                is_covered = true;
-            } else if added.iter().any(|(at, outer)| *at == index && is_within(directory, outer)) {
-                is_covered = true;
-            } else {
-                continue;
+        if !found.take_mounted(pod, glob)? {
+            let directory = directory_of(glob);
+            let index = writer(pod, directory)?;
+            let container = &pod.containers()[index];
+            if !found.app_mounts.iter().any(|(at, mount)| *at == index && covers(mount, directory)) {
+                found.add(index, container, directory, size)?;
             }
             found.watch(index, container, glob);
         }
-        if !is_covered {
-            let index = writer(pod, directory)?;
-            found.add(index, &pod.containers()[index], directory, size)?;
-            found.watch(index, &pod.containers()[index], glob);
-            added.push((index, directory));
-        }
     }
-    let names = |name: &&String| pod.spec.volumes.iter().flatten().any(|volume| volume.name == name.as_str());
-    match found.names.iter().find(names) {
-        Some(taken) => {
-            Err(format!("the pod has a volume {taken:?} already; it is the injector's to add, rename yours"))
-        }
-        None => Ok(found),
-    }
+    found.open_for_inner_mounts();
+    Ok(found)
+}
+
+fn directory_of(glob: &str) -> &str {
+    glob.rsplit_once('/').map_or("", |(directory, _)| directory)
+}
+
+/// Whether a mount that is added has a directory in it.
+fn covers(mount: &Value, directory: &str) -> bool {
+    mount["mountPath"].as_str().is_some_and(|outer| is_within(directory, outer))
 }
 
 /// The mount that a directory of a container lies in: the one with the longest path.
@@ -104,11 +97,16 @@ fn plain(path: &str) -> &str {
     path.trim_end_matches('/')
 }
 
+/// The container that kubectl means where none is named.
+fn default_container(pod: &Pod<'_>) -> Option<usize> {
+    let name = pod.annotation("kubectl.kubernetes.io/default-container")?;
+    pod.containers().iter().position(|container| container.name == name)
+}
+
 /// The container that writes into a directory which none has mounted.
 fn writer(pod: &Pod<'_>, directory: &str) -> Result<usize, String> {
     let containers = pod.containers();
-    let default = pod.annotation("kubectl.kubernetes.io/default-container");
-    match containers.iter().position(|container| Some(container.name) == default) {
+    match default_container(pod) {
         Some(index) => Ok(index),
         None if containers.len() == 1 => Ok(0),
         None => Err(format!(
@@ -122,6 +120,39 @@ fn writer(pod: &Pod<'_>, directory: &str) -> Result<usize, String> {
 // === impl LogVolumes ===
 
 impl LogVolumes {
+    /// Takes the files of a glob where containers have a volume at them that they can write to; false where none has. Files that several
+    /// containers see are taken once: of the default container, else of the first.
+    fn take_mounted(&mut self, pod: &Pod<'_>, glob: &str) -> Result<bool, String> {
+        let mut files = Vec::new();
+        let default = default_container(pod);
+        let others = (0..pod.containers().len()).filter(|index| Some(*index) != default);
+        for index in default.into_iter().chain(others) {
+            let container = &pod.containers()[index];
+            let Some(mount) = covering(container, directory_of(glob)) else { continue };
+            let inside =
+                (mount.name, mount.sub_path.unwrap_or_default(), &glob[plain(mount.mount_path).len()..]);
+            if mount.read_only != Some(true) && !files.contains(&inside) {
+                files.push(inside);
+                self.share(index, container, mount)?;
+                self.watch(index, container, glob);
+            }
+        }
+        Ok(!files.is_empty())
+    }
+
+    /// A mount point inside another mount must be there, or be made: in one that is read-only it cannot be, and the sidecar, which may
+    /// be first, would not start.
+    fn open_for_inner_mounts(&mut self) {
+        let paths: Vec<String> =
+            self.mounts.iter().filter_map(|mount| mount["mountPath"].as_str().map(str::to_owned)).collect();
+        for mount in &mut self.mounts {
+            let outer = mount["mountPath"].as_str().unwrap_or_default().to_owned();
+            if paths.iter().any(|path| *path != outer && is_within(path, &outer)) {
+                mount.as_object_mut().map(|mount| mount.remove("readOnly"));
+            }
+        }
+    }
+
     /// The sidecar has the volume where the container has it, below its own directory.
     fn share(
         &mut self,
@@ -234,6 +265,28 @@ mod tests {
     }
 
     #[test]
+    fn files_that_two_containers_see_are_read_once_and_a_reader_is_no_writer() {
+        let mount =
+            |path: &str, read_only: bool| json!([{ "name": "x", "mountPath": path, "readOnly": read_only }]);
+        let spec = json!({ "containers": [
+            { "name": "reader", "volumeMounts": mount("/logs", true) },
+            { "name": "web", "volumeMounts": mount("/logs", false) },
+            { "name": "twin", "volumeMounts": mount("/logs", false) } ] });
+        let found = found(spec, &["/logs/*.log"]).unwrap();
+        assert_eq!(found.files, ["/var/log/sidelight/web/logs/*.log"]);
+        assert_eq!(found.writers, [1]);
+    }
+
+    #[test]
+    fn a_mount_that_has_another_below_it_can_be_written_to() {
+        let spec = json!({ "containers": [{ "name": "web", "volumeMounts": [
+            { "name": "a", "mountPath": "/var/log" }, { "name": "b", "mountPath": "/var/log/app2" } ] }] });
+        let found = found(spec, &["/var/log/app/*.log", "/var/log/app2/*.log"]).unwrap();
+        let read_only = found.mounts.iter().map(|mount| mount.get("readOnly").is_some()).collect::<Vec<_>>();
+        assert_eq!(read_only, [false, true]);
+    }
+
+    #[test]
     fn each_container_that_mounts_the_directory_is_read() {
         let mount = |volume: &str| json!([{ "name": volume, "mountPath": "/logs" }]);
         let spec = json!({ "containers": [
@@ -248,12 +301,10 @@ mod tests {
         let below = json!({ "containers": [{ "name": "web", "volumeMounts": [{ "name": "v", "mountPath": "/logs/audit" }] }] });
         let expr = json!({ "containers": [{ "name": "web", "volumeMounts": [
             { "name": "v", "mountPath": "/logs", "subPathExpr": "$(POD)" }] }] });
-        let taken = json!({ "containers": [{ "name": "web" }], "volumes": [{ "name": "sidelight-logs-0" }] });
         let two = json!({ "containers": [{ "name": "web" }, { "name": "db" }] });
         for (spec, glob, part) in [
             (below, "/logs/*.log", "has a volume below it, at /logs/audit"),
             (expr, "/logs/*.log", "use subPath"),
-            (taken, "/logs/*.log", "rename yours"),
             (two, "/logs/*.log", "default-container"),
             (json!({ "containers": [{ "name": "web" }] }), "/etc/*.log", "/etc cannot be shared"),
         ] {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
+use sidelight_contract::quantity;
 
 /// A pod.
 #[derive(Debug, Default, Deserialize)]
@@ -123,8 +124,8 @@ pub struct Port<'a> {
     /// Its name.
     #[serde(borrow)]
     pub name: Option<&'a str>,
-    /// Its number.
-    pub container_port: u16,
+    /// Its number, good or not.
+    pub container_port: i64,
     /// `TCP` unless it says otherwise.
     #[serde(borrow)]
     pub protocol: Option<&'a str>,
@@ -138,6 +139,8 @@ pub struct VolumeMount<'a> {
     pub name: &'a str,
     /// The directory in the container.
     pub mount_path: &'a str,
+    /// Whether the container cannot write there.
+    pub read_only: Option<bool>,
     /// A directory of the volume instead of its root.
     #[serde(borrow)]
     pub sub_path: Option<&'a str>,
@@ -241,14 +244,28 @@ impl Container<'_> {
         self.ports.iter().flatten().filter(|port| port.protocol.is_none_or(|protocol| protocol == "TCP"))
     }
 
-    /// Whether the kernel gives it exactly what it asks for: CPU and memory have limits, and requests that are missing or the same.
+    /// Whether it gets exactly what it asks for: CPU and memory have limits, and requests that are missing or the same.
     pub fn is_guaranteed(&self) -> bool {
         let Some(Resources { requests, limits: Some(limits) }) = &self.resources else { return false };
         ["cpu", "memory"].iter().all(|name| {
             limits.get(*name).is_some_and(|limit| {
                 let request = requests.as_ref().and_then(|requests| requests.get(*name));
-                request.is_none_or(|request| request == limit)
+                request.is_none_or(|request| number(request) == number(limit))
             })
         })
+    }
+}
+
+/// `1Gi` and `1073741824` are the same.
+fn number(quantity: &Value) -> Option<f64> {
+    quantity.as_f64().or_else(|| quantity::parse(quantity.as_str()?))
+}
+
+// === impl Resources ===
+
+impl Resources {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        [&self.requests, &self.limits].iter().all(|part| part.as_ref().is_none_or(BTreeMap::is_empty))
     }
 }

@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 use sidelight_contract::sidecar::{POD_INFO_PATH, SECRET_PREFIX};
 
-/// Keys of the agent's schema that hold a secret.
-const SECRETS: [&str; 8] = [
+/// Keys of the agent's schema that hold a secret, or whatever stands below them does.
+const SECRETS: [&str; 10] = [
     "shared_key",
     "password",
     "client_secret",
@@ -14,6 +14,8 @@ const SECRETS: [&str; 8] = [
     "session_token",
     "bearer_token",
     "authorization",
+    "proxy_url",
+    "endpoint_params",
 ];
 
 /// What a configuration names, as its pod has to bring it.
@@ -41,15 +43,18 @@ enum Kind {
 /// What is wrong with the references of a section, and with secrets that stand there as they are.
 pub fn mistakes(section: &Value) -> Vec<String> {
     let mut mistakes = Vec::new();
-    visit(section, "", &mut |path, name, value| {
-        let is_secret = SECRETS.contains(&name.to_ascii_lowercase().as_str());
+    visit(section, "", &mut |path, value| {
+        let mut names = path.split('.').rev();
+        let is_proxy = names.clone().next() == Some("proxy_url");
+        let is_secret = names.any(|name| SECRETS.contains(&name.to_ascii_lowercase().as_str()));
         match value {
             Value::Object(entries) if looks_like_reference(entries) && reference(entries).is_none() => {
                 mistakes.push(format!(
                     "{path}: a reference is {{ secret: NAME, key: KEY }} or {{ config_map: NAME, key: KEY }}, each a name as Kubernetes has them"
                 ));
             }
-            Value::String(text) if is_secret && !text.is_empty() => mistakes.push(format!(
+            Value::String(text) if text.is_empty() || (is_proxy && !text.contains('@')) => {}
+            Value::String(_) | Value::Number(_) | Value::Bool(_) if is_secret => mistakes.push(format!(
                 "{path}: a secret must not stand in pods for everybody to read; write {{ secret: NAME, key: KEY }}, of the pod's own namespace"
             )),
             _ => {}
@@ -95,18 +100,22 @@ pub fn pretend(section: &mut Value) {
     }
 }
 
-fn visit(value: &Value, path: &str, seen: &mut impl FnMut(&str, &str, &Value)) {
+fn visit(value: &Value, path: &str, seen: &mut impl FnMut(&str, &Value)) {
     match value {
         Value::Object(entries) => {
             for (name, value) in entries {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                seen(&path, name, value);
-                visit(value, &path, seen);
+                seen(&path, value);
+                if !value.as_object().is_some_and(looks_like_reference) {
+                    visit(value, &path, seen);
+                }
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                visit(item, &format!("{path}[{index}]"), seen);
+                let path = format!("{path}[{index}]");
+                seen(&path, item);
+                visit(item, &path, seen);
             }
         }
         _ => {}
@@ -194,9 +203,10 @@ mod tests {
     #[test]
     fn a_secret_that_anybody_could_read_is_a_mistake() {
         let section = json!({ "outputs": [{ "forward": { "shared_key": "hush" } },
-            { "remote_write": { "headers": { "Authorization": "Bearer x" }, "basic_auth": { "password": "" } } }] });
+            { "remote_write": { "headers": { "Authorization": "Bearer x" }, "basic_auth": { "password": "", "password_file": "/f" },
+                "proxy_url": "http://proxy:3128", "oauth2": { "endpoint_params": { "resource": "x" }, "client_secret": 7 } } }] });
         let told = mistakes(&section);
-        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(told.len(), 4, "{told:?}");
         assert!(told[0].starts_with("outputs[0].forward.shared_key: a secret must not"));
         assert!(!told.iter().any(|line| line.contains("hush")));
     }

@@ -1,7 +1,7 @@
 //! `sidelight-injector serve`: puts the parts together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,6 +9,7 @@ use kube::Client;
 use prometheus::TextEncoder;
 use sidelight_runtime::admin::{Handler, Response, Server, StatusCode, listen};
 use sidelight_runtime::exit;
+use sidelight_runtime::progress::{Heartbeat, Heartbeats};
 use sidelight_runtime::signals::{Signal, Signals};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,13 +20,15 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::profiles::WatchedProfiles;
 use crate::server;
-use crate::webhook::{NativeSidecars, Webhook, mode_name};
+use crate::webhook::{Webhook, mode_name};
 
 /// From SIGTERM on, for so long, new connections are still taken: until every node knows that this replica is leaving.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The cluster may be upgraded.
 const VERSION_INTERVAL: Duration = Duration::from_secs(300);
 const VERSION_RETRY: Duration = Duration::from_secs(2);
+/// A thread without a turn for so long does not come to itself again.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// What readiness depends on.
 struct Health {
@@ -34,6 +37,8 @@ struct Health {
     trusted: Arc<AtomicBool>,
     webhook: Arc<Webhook>,
     stopping: AtomicBool,
+    /// That of the thread which answers.
+    heartbeats: Heartbeats,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -51,7 +56,9 @@ pub fn run(config: Config) -> anyhow::Result<u8> {
 async fn serve(config: Config) -> anyhow::Result<u8> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let metrics = Metrics::register()?;
-    let kubernetes = kube::Config::infer().await.context("there is no API server to talk to")?;
+    let mut kubernetes = kube::Config::infer().await.context("there is no API server to talk to")?;
+    // What is asked is asked again anyway, by whoever asks.
+    kubernetes.default_retry = false;
     let namespace = kubernetes.default_namespace.clone();
     let client = Client::try_from(kubernetes)?;
     let served = Arc::new(Served::default());
@@ -60,17 +67,20 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
     let (address, mode) = (listener.local_addr()?, mode_name(config.mode));
     let webhook = Arc::new(Webhook {
         profiles: Box::new(WatchedProfiles::start(client.clone(), config.clone())),
-        native: NativeSidecars::default(),
+        kubernetes: AtomicU32::new(0),
         events: Some(Events::start(client.clone(), metrics.clone())),
         metrics,
         config,
     });
     tokio::spawn(learn_version(client, webhook.clone()));
+    let heartbeats = Heartbeats::new();
+    tokio::spawn(beat(heartbeats.register("reviews")));
     let health = Arc::new(Health {
         served: served.clone(),
         trusted,
         webhook: webhook.clone(),
         stopping: AtomicBool::new(false),
+        heartbeats,
     });
     let admin = Server::bind(&webhook.config.admin_listen)?.spawn("admin", handler(health.clone()))?;
     let (stop, stopped) = watch::channel(false);
@@ -107,13 +117,22 @@ fn follow_certificate(
     }
 }
 
+/// As long as this task gets its turn, others do.
+async fn beat(heartbeat: Arc<Heartbeat>) {
+    heartbeat.busy();
+    loop {
+        heartbeat.beat();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 async fn learn_version(client: Client, webhook: Arc<Webhook>) {
     loop {
         let pause = match client.apiserver_version().await {
             Ok(version) => {
                 // `34+` with some vendors.
                 let digits: String = version.minor.chars().take_while(char::is_ascii_digit).collect();
-                webhook.native.learn(digits.parse().unwrap_or(0));
+                webhook.kubernetes.store(digits.parse().unwrap_or(0), Ordering::Relaxed);
                 VERSION_INTERVAL
             }
             Err(error) => {
@@ -127,7 +146,11 @@ async fn learn_version(client: Client, webhook: Arc<Webhook>) {
 
 fn handler(health: Arc<Health>) -> Handler {
     Arc::new(move |request| match request.path.as_str() {
-        "/livez" => Response::text("ok\n"),
+        "/livez" => match health.heartbeats.stalled(STALLED) {
+            None => Response::text("ok\n"),
+            Some(_) => Response::text("no review has been answered for too long, nor could have been\n")
+                .with_status(StatusCode::SERVICE_UNAVAILABLE),
+        },
         "/readyz" => match health.problem() {
             None => Response::text("ok\n"),
             Some(problem) => {
@@ -150,7 +173,7 @@ impl Health {
             Some("there is no certificate that is valid now")
         } else if !self.trusted.load(Ordering::Relaxed) {
             Some("the API server has not been told of the certificate's authority yet")
-        } else if self.webhook.native.get().is_none() {
+        } else if self.webhook.kubernetes.load(Ordering::Relaxed) == 0 {
             Some("the API server's version is not known yet")
         } else {
             None

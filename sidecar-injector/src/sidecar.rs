@@ -20,10 +20,6 @@ use crate::template::{Resources, Template};
 const FIRST_PORT: u16 = 9614;
 /// The user of the image.
 const USER: i64 = 65_532;
-/// A spool on the pod's own disk, where nothing else is said: several have to fit the data volume, for the kubelet evicts a
-/// pod whose volume is too full.
-const SPOOL: &str = "64MiB";
-
 /// What a sidecar is made for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Purpose {
@@ -40,6 +36,8 @@ pub struct Sidecar {
     pub container: Value,
     /// Its volumes, without those of log directories.
     pub volumes: Vec<Value>,
+    /// How long its configuration is.
+    pub config_bytes: usize,
 }
 
 /// Everything that one is made from.
@@ -57,6 +55,8 @@ pub struct Parts<'a> {
     pub purpose: Purpose,
     /// Where the log files are.
     pub logs: &'a LogVolumes,
+    /// Ports that its annotations name for metrics.
+    pub scraped: Vec<u16>,
 }
 
 /// The listeners of a sidecar.
@@ -90,8 +90,9 @@ impl Parts<'_> {
     pub fn render(&self) -> Sidecar {
         let ports = self.ports();
         let mut resolved = Resolved::default();
-        let config = self.config(&ports, &mut resolved);
-        let grace = self.pod.spec.termination_grace_period_seconds.unwrap_or(30);
+        let config = self.config(&ports, &mut resolved).to_string();
+        // Kubernetes takes a negative one for 1.
+        let grace = self.pod.spec.termination_grace_period_seconds.unwrap_or(30).max(1);
         let mut mounts = vec![
             json!({ "name": DATA_VOLUME, "mountPath": DATA_PATH }),
             json!({ "name": POD_INFO_VOLUME, "mountPath": POD_INFO_PATH, "readOnly": true }),
@@ -121,7 +122,7 @@ impl Parts<'_> {
         if let Some(port) = ports.probed {
             container["livenessProbe"] = json!({ "httpGet": { "path": "/livez", "port": port }, "periodSeconds": 30, "timeoutSeconds": 5 });
         }
-        Sidecar { container, volumes: self.volumes(resolved.sources) }
+        Sidecar { container, volumes: self.volumes(resolved.sources), config_bytes: config.len() }
     }
 
     /// No port is declared: Prometheus makes a target of each that is. On the node's network the ports are everybody's; there
@@ -131,13 +132,12 @@ impl Parts<'_> {
             let any = || "127.0.0.1:0".to_owned();
             return Ports { network: any(), api: any(), probed: None };
         }
-        let declared: BTreeSet<u16> = self
-            .pod
-            .lasting_containers()
-            .flat_map(Container::tcp_ports)
-            .map(|port| port.container_port)
-            .collect();
-        let mut free = (FIRST_PORT..=u16::MAX).filter(|port| !declared.contains(port));
+        let declared =
+            self.pod.lasting_containers().flat_map(Container::tcp_ports).map(|port| port.container_port);
+        // A port need not be declared to be listened on; where metrics are is known all the same.
+        let scraped = self.scraped.iter().map(|port| i64::from(*port));
+        let taken: BTreeSet<i64> = declared.chain(scraped).collect();
+        let mut free = (FIRST_PORT..=u16::MAX).filter(|port| !taken.contains(&i64::from(*port)));
         let (network, api) = (free.next().unwrap_or(0), free.next().unwrap_or(0));
         Ports { network: format!("[::]:{network}"), api: format!("127.0.0.1:{api}"), probed: Some(network) }
     }
@@ -150,11 +150,6 @@ impl Parts<'_> {
         }
         if self.purpose.logs {
             logs["files"] = json!(self.logs.files);
-        }
-        for output in metrics.get_mut("outputs").and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(remote_write) = output.get_mut("remote_write").and_then(Value::as_object_mut) {
-                remote_write.entry("spool").or_insert_with(|| json!(SPOOL));
-            }
         }
         json!({
             "admin": { "listen": ports.network, "api": ports.api },
@@ -229,12 +224,9 @@ impl Parts<'_> {
             wish(&wishes.cpu_request, &wishes.memory_request),
             wish(&wishes.cpu_limit, &wishes.memory_limit),
         );
-        if self.pod.spec.resources.is_some() {
-            return Resources { requests, limits };
-        }
-        let mut resources = self.template.resources.clone();
-        resources.requests.extend(requests.clone());
-        resources.limits.extend(limits.clone());
+        let divides = self.pod.spec.resources.as_ref().is_some_and(|resources| !resources.is_empty());
+        let given = if divides { Resources::default() } else { self.template.resources.clone() };
+        let mut resources = given.with(&requests, &limits);
         for (name, request) in &mut resources.requests {
             let Some(limit) = resources.limits.get_mut(name) else { continue };
             if quantity::parse(request) > quantity::parse(limit) {
@@ -243,14 +235,20 @@ impl Parts<'_> {
             }
         }
         let mut containers = self.pod.all_containers().peekable();
-        if containers.peek().is_some() && containers.all(Container::is_guaranteed) {
-            resources.requests.extend(resources.limits.clone());
+        if !divides && containers.peek().is_some() && containers.all(Container::is_guaranteed) {
+            for name in ["cpu", "memory"] {
+                let Resources { requests, limits } = &mut resources;
+                if let Some(most) = limits.get(name).or(requests.get(name)).cloned() {
+                    requests.insert(name.to_owned(), most.clone());
+                    limits.insert(name.to_owned(), most);
+                }
+            }
         }
         resources
     }
 }
 
-fn environment(config: &Value, resolved: &Resolved) -> Vec<Value> {
+fn environment(config: &str, resolved: &Resolved) -> Vec<Value> {
     let fields = [
         (NAMESPACE, "metadata.namespace"),
         (POD, "metadata.name"),
@@ -262,6 +260,6 @@ fn environment(config: &Value, resolved: &Resolved) -> Vec<Value> {
     let mut variables: Vec<Value> = fields.map(field).into();
     variables.extend(resolved.env.iter().cloned());
     // Kubernetes has `$(NAME)` for other variables, and `$$` for `$`.
-    variables.push(json!({ "name": CONFIG, "value": config.to_string().replace('$', "$$") }));
+    variables.push(json!({ "name": CONFIG, "value": config.replace('$', "$$") }));
     variables
 }

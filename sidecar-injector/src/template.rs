@@ -7,12 +7,18 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sidelight_agent::config::Config as AgentConfig;
 use sidelight_contract::annotations::Native;
+use sidelight_contract::quantity;
 
 use crate::profile::SidecarProfileSpec;
 use crate::references;
 
 /// The version of injector and sidecar.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A spool on the pod's own disk, where nothing else is said.
+const SPOOL: &str = "64MiB";
+/// Bytes of the data volume for all but spools.
+const CHECKPOINTS: f64 = 16.0 * 1024.0 * 1024.0;
 
 /// What a sidecar is made from.
 #[derive(Clone, Debug, Serialize)]
@@ -39,7 +45,7 @@ pub struct Template {
 }
 
 /// Quantities by resource.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Resources {
     /// At least.
     pub requests: BTreeMap<String, String>,
@@ -82,8 +88,7 @@ impl Template {
             template.image.clone_from(image);
         }
         if let Some(resources) = &profile.resources {
-            template.resources.requests.extend(resources.requests.clone());
-            template.resources.limits.extend(resources.limits.clone());
+            template.resources = template.resources.with(&resources.requests, &resources.limits);
         }
         if let Some(logs) = &profile.logs {
             template.logs["outputs"] = json!(logs.outputs);
@@ -120,22 +125,32 @@ impl Template {
             section
         };
         let logs = if logs { labelled(&self.logs, "add") } else { json!({}) };
-        let metrics =
+        let mut metrics =
             if metrics { labelled(&self.metrics, "external_labels") } else { json!({ "select": "none" }) };
+        for output in metrics.get_mut("outputs").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(remote_write) = output.get_mut("remote_write").and_then(Value::as_object_mut)
+                && remote_write.get("spool").is_none_or(Value::is_null)
+            {
+                remote_write.insert("spool".to_owned(), json!(SPOOL));
+            }
+        }
         (logs, metrics)
     }
 
-    /// What the sidecar would find wrong with its configuration: asked here, so that no pod has to fail to tell it.
+    /// What the API server or the sidecar would find wrong: asked here, so that no pod has to fail to tell it.
     pub fn mistakes(&self) -> Vec<String> {
+        if let Some((name, _)) = [("logs", &self.logs), ("metrics", &self.metrics)]
+            .iter()
+            .find(|(_, section)| !section.is_object())
+        {
+            return vec![format!("{name}: expected a mapping of keys")];
+        }
         let (mut logs, mut metrics) =
             self.sections(Self::has_outputs(&self.logs), Self::has_outputs(&self.metrics));
-        let mut mistakes: Vec<String> = Vec::new();
+        let mut mistakes = self.resources.mistakes();
         for (name, section) in [("logs", &mut logs), ("metrics", &mut metrics)] {
-            if !section.is_object() {
-                return vec![format!("{name}: expected a mapping of keys")];
-            }
-            mistakes
-                .extend(references::mistakes(section).into_iter().map(|mistake| format!("{name}.{mistake}")));
+            let of_section = references::mistakes(section);
+            mistakes.extend(of_section.into_iter().map(|mistake| format!("{name}.{mistake}")));
             references::pretend(section);
         }
         if logs.get("files").is_some() || logs.get("root").is_some() {
@@ -152,9 +167,61 @@ impl Template {
         }
         let document = json!({ "node": "node", "logs": logs, "metrics": metrics }).to_string();
         match AgentConfig::parse_sidecar(&document, &|_| None) {
-            Ok((_, unknown)) => unknown,
+            Ok((config, unknown)) => unknown.into_iter().chain(self.spool_mistake(&config)).collect(),
             Err(mistakes) => mistakes,
         }
+    }
+
+    /// The kubelet evicts a pod whose volume is fuller than its limit.
+    fn spool_mistake(&self, config: &AgentConfig) -> Option<String> {
+        let spools: u64 = config.metrics.outputs.iter().map(|output| output.remote_write.spool).sum();
+        let room = quantity::parse(&self.data_volume_size)?;
+        (spools as f64 + CHECKPOINTS > room).then(|| {
+            format!(
+                "metrics.outputs: the spools have {spools} bytes together, and their volume {} (data_volume_size); make them smaller, or the \
+                 volume larger",
+                self.data_volume_size
+            )
+        })
+    }
+}
+
+// === impl Resources ===
+
+impl Resources {
+    /// The same with these over them, one by one. A request that is not among them goes down to its limit.
+    #[must_use]
+    pub fn with(&self, requests: &BTreeMap<String, String>, limits: &BTreeMap<String, String>) -> Self {
+        let mut with = self.clone();
+        with.requests.extend(requests.clone());
+        with.limits.extend(limits.clone());
+        for (name, limit) in limits {
+            let is_above = |request: &&mut String| quantity::parse(request) > quantity::parse(limit);
+            if let Some(request) = with.requests.get_mut(name).filter(is_above)
+                && !requests.contains_key(name)
+            {
+                request.clone_from(limit);
+            }
+        }
+        with
+    }
+
+    /// What is no resource or no quantity of one.
+    fn mistakes(&self) -> Vec<String> {
+        let all = [("requests", &self.requests), ("limits", &self.limits)];
+        let each = all.iter().flat_map(|(part, entries)| entries.iter().map(move |entry| (part, entry)));
+        let wrong = each.filter_map(|(part, (name, value))| {
+            let is_resource =
+                ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str()) || name.contains('/');
+            let is_quantity = quantity::parse(value).is_some_and(|number| number > 0.0);
+            let what = if is_resource {
+                "no quantity above 0 such as 50m or 64Mi"
+            } else {
+                "of no resource that containers have"
+            };
+            (!is_resource || !is_quantity).then(|| format!("resources.{part}.{name}: {value:?} is {what}"))
+        });
+        wrong.collect()
     }
 }
 

@@ -1,10 +1,11 @@
 //! One review: read, decide, change the pod here as the API server will there, answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use hyper::StatusCode;
+use sidelight_runtime::exit;
 
 use crate::config::{Config, Mode};
 use crate::decide::{Context, Decision, Injection, NoProfile, Skip, decide};
@@ -27,34 +28,12 @@ pub struct Webhook {
     pub config: Config,
     /// The profiles.
     pub profiles: Box<dyn Profiles>,
-    /// Whether the cluster has native sidecars.
-    pub native: NativeSidecars,
+    /// The minor version of the API server; 0 while it is not known.
+    pub kubernetes: AtomicU32,
     /// Counters.
     pub metrics: Metrics,
     /// Where to tell what was done; none where there is no API server to tell.
     pub events: Option<Events>,
-}
-
-/// Whether the cluster has native sidecars, once that is known.
-#[derive(Debug, Default)]
-pub struct NativeSidecars(AtomicU8);
-
-// === impl NativeSidecars ===
-
-impl NativeSidecars {
-    /// The API server's minor version. Kubelets may be three behind (the version skew policy), and have native sidecars from
-    /// 1.29 on: so from 1.32 on each of them has.
-    pub fn learn(&self, minor: u32) {
-        self.0.store(if minor >= 32 { 2 } else { 1 }, Ordering::Relaxed);
-    }
-
-    /// Whether every kubelet has them; none: not known yet.
-    pub fn get(&self) -> Option<bool> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            known => Some(known == 2),
-        }
-    }
 }
 
 // === impl Webhook ===
@@ -67,7 +46,10 @@ impl Webhook {
     pub fn answer(&self, body: &[u8]) -> Result<Vec<u8>, (StatusCode, String)> {
         let begun = Instant::now();
         let request = review::read(body).map_err(|error| (StatusCode::BAD_REQUEST, error))?;
-        let answer = self.review(request);
+        let answer = exit::catching(|| self.review(request)).unwrap_or_else(|_| {
+            self.count("failed");
+            Err((StatusCode::INTERNAL_SERVER_ERROR, "a defect of the injector's, see its log".to_owned()))
+        });
         self.metrics.duration.observe(begun.elapsed().as_secs_f64());
         answer
     }
@@ -81,8 +63,11 @@ impl Webhook {
         }
         let namespace = request.namespace.clone();
         let find = |name: &str| self.profiles.find(&namespace, name);
-        let context =
-            Context { config: &self.config, native: self.native.get().unwrap_or_default(), profile: &find };
+        let context = Context {
+            config: &self.config,
+            kubernetes: self.kubernetes.load(Ordering::Relaxed),
+            profile: &find,
+        };
         let decision = decide(&request.object, context);
         self.tell(&request, &decision);
         match decision {

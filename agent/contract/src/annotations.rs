@@ -15,7 +15,7 @@ pub use inject::{Inject, InjectAnnotations, MAX_LOG_GLOBS, Native, Order, inject
 pub use logs::{LogAnnotations, MAX_REGEX_BYTES, MAX_REGEXES, Multiline, Parse, Redaction, log_annotations};
 pub use metrics::{MAX_PATH_BYTES, MAX_PORTS, MetricAnnotations, Port, Scheme, metric_annotations};
 pub use others::{Exclusion, excluded_by_others};
-pub use problems::{Problem, problems};
+pub use problems::{MAX_PROBLEMS, Problem, problems};
 
 use crate::nearest::{distance, nearest};
 

@@ -27,6 +27,10 @@ pub fn parse(text: &str) -> Option<f64> {
         SUFFIXES.iter().find_map(|(suffix, factor)| Some((text.strip_suffix(suffix)?, factor)))?;
     // `parse` takes names as well, "inf" for example.
     let number: f64 = digits.bytes().next_back()?.is_ascii_digit().then(|| digits.parse().ok())??;
+    // A quantity has an exponent or a suffix.
+    if !number.is_finite() || (*factor != 1.0 && digits.contains(['e', 'E'])) {
+        return None;
+    }
     // Divided, a thousandth is exact where it can be: 0.001 is none.
     Some(if *factor < 1.0 { number / (1.0 / factor).round() } else { number * factor })
 }
@@ -54,7 +58,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), Some(number), "{text}");
         }
-        for text in ["", "m", "1x", "inf", "NaN", "1 Gi", "Mi"] {
+        for text in ["", "m", "1x", "inf", "NaN", "1 Gi", "Mi", "1e1Mi", "1e400"] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -207,7 +207,7 @@ proptest! {
     fn the_patch_applies_twice_is_once_and_nothing_else_changes(pod in pods(), native in any::<bool>(), deny in any::<bool>()) {
         let config = config(if deny { "mode: deny" } else { "" });
         let profile = |_: &str| Err(NoProfile::Missing);
-        let context = Context { config: &config, native, profile: &profile };
+        let context = Context { config: &config, kubernetes: if native { 34 } else { 31 }, profile: &profile };
         match decide(&pod, context) {
             Decision::Inject(injection) => {
                 let mut patched = pod.clone();

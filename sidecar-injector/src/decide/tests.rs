@@ -22,7 +22,7 @@ fn decided_by(config: &Config, native: bool, object: &Value) -> Decision {
         "unlisted" => Err(NoProfile::NotListed),
         _ => Err(NoProfile::Missing),
     };
-    decide(object, Context { config, native, profile: &profile })
+    decide(object, Context { config, kubernetes: if native { 34 } else { 31 }, profile: &profile })
 }
 
 fn small() -> SidecarProfileSpec {

@@ -29,6 +29,11 @@ impl Allow {
         Ok(Allow(GlobList::new(rules)))
     }
 
+    /// All of them.
+    pub fn everything() -> Self {
+        Allow(GlobList::new(&["*".to_owned()]))
+    }
+
     /// The rules as they were written.
     pub fn rules(&self) -> Vec<String> {
         self.0.rules()

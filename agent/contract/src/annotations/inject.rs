@@ -136,10 +136,10 @@ fn log_globs(value: &str) -> Result<Vec<String>, String> {
         let is_plain =
             |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['*', '?', '$']);
         parts.is_some_and(|mut parts| parts.all(is_plain))
-            && !file.is_empty()
+            && !["", ".", ".."].contains(&file)
             && !file.contains('$')
             && glob.len() <= 1024
-            && !glob.bytes().any(|byte| byte.is_ascii_control() || byte == b':')
+            && !glob.chars().any(|c| c.is_control() || [':', '\u{feff}'].contains(&c))
     };
     match globs.iter().find(|glob| !is_good(glob)) {
         Some(bad) => Err(not_allowed(
@@ -231,6 +231,8 @@ mod tests {
             assert_eq!(log_globs(good), Ok(vec![good.to_owned()]));
         }
         for bad in [
+            "/a/..",
+            "/a/.",
             "",
             "*.log",
             "logs/a.log",

@@ -15,6 +15,11 @@ pub struct Problem {
     pub message: String,
 }
 
+/// How many problems of one pod are told: nobody reads more, and a tenant may write a hundred thousand.
+pub const MAX_PROBLEMS: usize = 16;
+/// No known key is half as long; the nearest one to a longer key is not looked for.
+const MAX_KEY: usize = 128;
+
 /// Checks all annotations of a pod; those that are not ours are left alone. `containers` are the names of all its containers, of every
 /// kind; empty: not known. `patterns` are the names of the built-in redactions.
 pub fn problems<'a>(
@@ -29,6 +34,7 @@ pub fn problems<'a>(
         .filter_map(|(key, value)| {
             let name = key.strip_prefix(PREFIX)?;
             let message = match Name::parse(name) {
+                None if name.len() > MAX_KEY => Some("unknown annotation".to_owned()),
                 None => Some(format!("unknown annotation; did you mean {PREFIX}{}?", nearest_name(name))),
                 Some(known) if !allow.permits(known.key.name) => Some(
                     "ignored: the cluster's operator does not let pods use it (annotations.allow)".to_owned(),
@@ -44,6 +50,7 @@ pub fn problems<'a>(
             };
             message.map(|message| Problem { key: key.to_owned(), message })
         })
+        .take(MAX_PROBLEMS)
         .collect()
 }
 
@@ -168,6 +175,13 @@ mod tests {
     fn a_slip_that_makes_a_regex_of_a_name_is_told() {
         assert_eq!(told("logs.multiline", "jav"), r#"taken as a regex; did you mean "java"?"#);
         assert_eq!(told("logs.redact", "emial"), r#"taken as a regex; did you mean "email"?"#);
+    }
+
+    #[test]
+    fn of_many_problems_the_first_are_told() {
+        let keys: Vec<String> = (0..1_000).map(|n| format!("{PREFIX}x{n}{}", "y".repeat(200))).collect();
+        let annotations = keys.iter().map(|key| (key.as_str(), ""));
+        assert_eq!(problems(annotations, &[], &Allow::default(), &PATTERNS).len(), MAX_PROBLEMS);
     }
 
     #[test]

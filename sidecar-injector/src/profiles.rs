@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::Controller;
-use kube::runtime::controller::Action;
+use kube::runtime::controller::{self, Action, applier, trigger_self};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
@@ -22,6 +21,8 @@ use crate::webhook::Profiles;
 
 const READY: &str = "Ready";
 const RETRY: Duration = Duration::from_secs(10);
+/// How long one watch lasts, in seconds: less than the client waits for a word of the API server.
+const WATCH: u32 = 30;
 
 /// Profiles as they are listed and watched.
 pub struct WatchedProfiles {
@@ -40,24 +41,33 @@ struct Reconciler {
 impl WatchedProfiles {
     /// Begins to watch, and to write conditions.
     pub fn start(client: Client, config: Config) -> Self {
-        let api: Api<SidecarProfile> = Api::all(client.clone());
-        let controller = Controller::new(api.clone(), watcher::Config::default());
-        let reconciler = Arc::new(Reconciler { client, config });
-        tokio::spawn(controller.run(reconcile, retry, reconciler).for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "profiles");
-            }
-        }));
-        // A watch of its own: only one task may wait for the controller's store, and that is the controller.
         let (store, writer) = reflector::store();
         let listed = Arc::new(AtomicBool::new(false));
         let is_listed = listed.clone();
-        let events = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
-        tokio::spawn(events.for_each(move |event| {
-            if matches!(event, Ok(watcher::Event::InitDone)) {
-                is_listed.store(true, Ordering::Relaxed);
+        let events = watcher(Api::all(client.clone()), watcher::Config::default().timeout(WATCH))
+            .default_backoff()
+            .reflect(writer)
+            // By hand: `Store::wait_until_ready` wakes only one of those that wait for it, and kube's own is another.
+            .inspect_ok(move |event| {
+                if matches!(event, watcher::Event::InitDone) {
+                    is_listed.store(true, Ordering::Relaxed);
+                }
+            })
+            .applied_objects();
+        let reconciler = Arc::new(Reconciler { client, config });
+        let config = controller::Config::default();
+        let conditions = applier(
+            |one, with| reconcile(one, with).boxed(),
+            retry,
+            reconciler,
+            store.clone(),
+            trigger_self(events, ()),
+            config,
+        );
+        tokio::spawn(conditions.for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "profiles");
             }
-            std::future::ready(())
         }));
         WatchedProfiles { store, listed }
     }

@@ -24,6 +24,8 @@ use crate::webhook::{Webhook, mode_name};
 
 /// From SIGTERM on, for so long, new connections are still taken: until every node knows that this replica is leaving.
 const DRAIN: Duration = Duration::from_secs(5);
+/// An API server that is silent for so long has gone. Longer than a watch lasts.
+const SILENCE: Duration = Duration::from_secs(40);
 /// The cluster may be upgraded.
 const VERSION_INTERVAL: Duration = Duration::from_secs(300);
 const VERSION_RETRY: Duration = Duration::from_secs(2);
@@ -57,7 +59,9 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let metrics = Metrics::register()?;
     let mut kubernetes = kube::Config::infer().await.context("there is no API server to talk to")?;
-    // What is asked is asked again anyway, by whoever asks.
+    kubernetes.read_timeout = Some(SILENCE);
+    kubernetes.reset_reader_on_write = true;
+    // Who asks tries again by himself, and soon: kube's own pauses grow to a quarter of an hour.
     kubernetes.default_retry = false;
     let namespace = kubernetes.default_namespace.clone();
     let client = Client::try_from(kubernetes)?;

@@ -80,19 +80,21 @@ pub(super) fn look_at_all(pem: &str) -> Result<Vec<Seen>, String> {
 // === impl Material ===
 
 impl Material {
-    /// A new authority and a certificate of it.
+    /// A new authority and a certificate of it. The authorities that are `known` stay believed: replicas may show
+    /// certificates of theirs for a while.
     ///
     /// # Errors
     /// As rcgen says.
     pub fn new(
+        known: &str,
         names: &[String],
         now: i64,
         ca_lifetime: Duration,
         lifetime: Duration,
     ) -> Result<Self, String> {
-        let (bundle, ca_key) = authority(now, ca_lifetime)?;
-        let empty = Material { bundle, ca_key, certificate: String::new(), key: String::new() };
-        empty.with_new_certificate(names, now, lifetime)
+        let bundle = known.to_owned();
+        let old = Material { bundle, ca_key: String::new(), certificate: String::new(), key: String::new() };
+        old.with_new_authority(now, ca_lifetime)?.with_new_certificate(names, now, lifetime)
     }
 
     /// The same with a new authority before the old ones that are still good. The certificate stays one of an old one: the
@@ -192,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_certificate_is_of_the_newest_authority_and_for_the_service() {
-        let material = Material::new(&names(), NOW, 10 * DAY, DAY).unwrap();
+        let material = Material::new("", &names(), NOW, 10 * DAY, DAY).unwrap();
         let (certificate, authority) = material.look().unwrap();
         assert_eq!(certificate.issuer, authority.subject);
         assert_eq!(certificate.names, names());
@@ -202,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_new_authority_stands_before_the_old_one_and_signs_the_next_certificate() {
-        let old = Material::new(&names(), NOW, 10 * DAY, DAY).unwrap();
+        let old = Material::new("", &names(), NOW, 10 * DAY, DAY).unwrap();
         let both = old.with_new_authority(NOW, 10 * DAY).unwrap();
         assert_eq!(look_at_all(&both.bundle).unwrap().len(), 2);
         assert!(both.bundle.ends_with(&old.bundle));
@@ -220,7 +222,7 @@ mod tests {
     fn what_is_no_certificate_is_told() {
         assert!(look_at_all("").unwrap_err().contains("no certificate"));
         let broken =
-            Material { certificate: "x".to_owned(), ..Material::new(&names(), NOW, DAY, DAY).unwrap() };
+            Material { certificate: "x".to_owned(), ..Material::new("", &names(), NOW, DAY, DAY).unwrap() };
         assert!(broken.look().is_err());
     }
 }

@@ -109,7 +109,8 @@ impl Managed {
             let renewed = material.with_new_certificate(&self.names(), now(), self.config.lifetime)?;
             return self.replace(secret, &renewed).await;
         }
-        if !self.served.is(&material.certificate) {
+        // What is shown has to be believed by every API server, unless there is nothing else to show.
+        if !self.served.is(&material.certificate) && (is_known || !self.served.is_valid()) {
             self.served.set(&material.certificate, &material.key)?;
             tracing::info!(not_after = certificate.not_after, "a certificate is served");
         }
@@ -124,7 +125,8 @@ impl Managed {
     }
 
     fn fresh(&self) -> Result<Material, String> {
-        Material::new(&self.names(), now(), self.config.ca_lifetime, self.config.lifetime)
+        let known = self.published.as_ref().map_or("", |(bundle, _)| bundle);
+        Material::new(known, &self.names(), now(), self.config.ca_lifetime, self.config.lifetime)
     }
 
     async fn create(&self) -> Result<(), String> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SerialNumber,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -137,6 +137,15 @@ impl Material {
         Ok(Material { certificate: certificate.pem(), key: key.serialize_pem(), ..self.clone() })
     }
 
+    /// Whether both keys are those of their certificates.
+    ///
+    /// # Errors
+    /// Which is not.
+    pub fn check(&self) -> Result<(), String> {
+        has_key(&self.bundle, &self.ca_key).map_err(|error| format!("the authority's key: {error}"))?;
+        has_key(&self.certificate, &self.key).map_err(|error| format!("the certificate's key: {error}"))
+    }
+
     /// What its certificate says, and its newest authority.
     ///
     /// # Errors
@@ -145,6 +154,17 @@ impl Material {
         let first = |pem: &str| Ok::<_, String>(look_at_all(pem)?.swap_remove(0));
         Ok((first(&self.certificate)?, first(&self.bundle)?))
     }
+}
+
+/// Whether a key is that of the first certificate of a text.
+fn has_key(certificate: &str, key: &str) -> Result<(), String> {
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
+        .map_err(|error| format!("no certificate to compare it with: {error}"))?;
+    let (_, certificate) =
+        X509Certificate::from_der(&certificate).map_err(|error| format!("not a certificate: {error}"))?;
+    let key = KeyPair::from_pem(key).map_err(|error| error.to_string())?;
+    let is_its = certificate.public_key().raw == key.subject_public_key_info();
+    if is_its { Ok(()) } else { Err("it belongs to another certificate".to_owned()) }
 }
 
 /// The certificates of a bundle, each by itself.
@@ -196,6 +216,7 @@ mod tests {
     fn a_certificate_is_of_the_newest_authority_and_for_the_service() {
         let material = Material::new("", &names(), NOW, 10 * DAY, DAY).unwrap();
         let (certificate, authority) = material.look().unwrap();
+        assert_eq!(material.check(), Ok(()));
         assert_eq!(certificate.issuer, authority.subject);
         assert_eq!(certificate.names, names());
         assert_eq!((certificate.not_before, certificate.not_after), (NOW - 300, NOW + 86_400));
@@ -224,5 +245,14 @@ mod tests {
         let broken =
             Material { certificate: "x".to_owned(), ..Material::new("", &names(), NOW, DAY, DAY).unwrap() };
         assert!(broken.look().is_err());
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_told() {
+        let [one, other] = [(); 2].map(|()| Material::new("", &names(), NOW, DAY, DAY).unwrap());
+        let error = Material { key: other.key, ..one.clone() }.check().unwrap_err();
+        assert_eq!(error, "the certificate's key: it belongs to another certificate");
+        let error = Material { ca_key: "x".to_owned(), ..one }.check().unwrap_err();
+        assert!(error.starts_with("the authority's key: "), "{error}");
     }
 }

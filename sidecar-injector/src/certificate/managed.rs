@@ -219,5 +219,6 @@ fn read(secret: &Secret) -> Result<Material, String> {
         key: text("tls.key")?,
     };
     material.look()?;
+    material.check()?;
     Ok(material)
 }

@@ -165,12 +165,13 @@ fn certificate(mut section: Section, mistakes: &mut Mistakes) -> Certificate {
         PathBuf::from(file)
     });
     let default = SelfManaged::default();
+    // A third of a life has to be longer than API servers take to hear of a new authority.
     let managed = SelfManaged {
         secret: section.text("secret", &default.secret, mistakes),
         service: section.text("service", &default.service, mistakes),
         webhook: section.text("webhook", &default.webhook, mistakes),
-        lifetime: section.duration("lifetime", default.lifetime, 10_000..=3650 * DAYS, mistakes),
-        ca_lifetime: section.duration("ca_lifetime", default.ca_lifetime, 20_000..=36_500 * DAYS, mistakes),
+        lifetime: section.duration("lifetime", default.lifetime, 30_000..=3650 * DAYS, mistakes),
+        ca_lifetime: section.duration("ca_lifetime", default.ca_lifetime, 60_000..=36_500 * DAYS, mistakes),
     };
     if managed.ca_lifetime < 2 * managed.lifetime {
         mistakes.add(

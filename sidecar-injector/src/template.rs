@@ -225,6 +225,24 @@ impl Resources {
     }
 }
 
+// === impl Resources ===
+
+impl Resources {
+    /// What the API server would refuse every pod for.
+    fn mistakes(&self) -> Vec<String> {
+        let of = |kind: &'static str, quantities| {
+            let quantities: &BTreeMap<String, String> = quantities;
+            let bad = quantities
+                .iter()
+                .filter(|(_, value)| !quantity::parse(value).is_some_and(|number| number > 0.0));
+            bad.map(move |(name, value)| {
+                format!("resources.{kind}.{name}: {value:?} is no quantity above 0 such as 50m or 64Mi")
+            })
+        };
+        of("requests", &self.requests).chain(of("limits", &self.limits)).collect()
+    }
+}
+
 fn native<S: serde::Serializer>(native: &Native, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(match native {
         Native::Auto => "auto",

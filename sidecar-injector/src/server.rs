@@ -4,11 +4,10 @@
 //! Kubernetes 1.37 a new replica gets no traffic until old connections end; so they are ended by an answer that says so,
 //! never while idle: a request on its way would be lost.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
@@ -18,10 +17,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::webhook::Webhook;
@@ -38,7 +38,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(180);
 /// The answer after this age ends its connection.
 const MAX_AGE: Duration = Duration::from_secs(60);
-/// Many times what API servers need at once; above, the oldest is closed.
+/// Many times what API servers need at once; above, the one is closed that has not been used for the longest.
 const MAX_CONNECTIONS: usize = 512;
 /// After a failed accept, most often for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -48,7 +48,18 @@ struct Shared {
     webhook: Arc<Webhook>,
     /// Answers end their connections from now on.
     draining: AtomicBool,
+    begun: Instant,
 }
+
+/// When a connection was last used: 0 for never, then milliseconds since the beginning; `BUSY` while it is.
+#[derive(Clone, Default)]
+struct LastUse(Arc<AtomicU64>);
+
+const BUSY: u64 = u64::MAX;
+
+/// Connections in the order in which they came.
+#[derive(Default)]
+struct Connections(Vec<(LastUse, JoinHandle<()>)>);
 
 /// Serves until `stop` says so; from then on connections end with their next answer, and after `drain` all of them do.
 pub async fn serve(
@@ -59,9 +70,9 @@ pub async fn serve(
     drain: Duration,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let shared = Arc::new(Shared { webhook, draining: AtomicBool::new(false) });
+    let shared = Arc::new(Shared { webhook, draining: AtomicBool::new(false), begun: Instant::now() });
     let graceful = GracefulShutdown::new();
-    let mut connections: VecDeque<JoinHandle<()>> = VecDeque::new();
+    let mut connections = Connections::default();
     let mut end = std::pin::pin!(async {
         let _ = stop.wait_for(|stop| *stop).await;
         shared.draining.store(true, Ordering::Relaxed);
@@ -74,18 +85,15 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                connections.retain(|connection| !connection.is_finished());
-                if connections.len() == MAX_CONNECTIONS
-                    && let Some(oldest) = connections.pop_front()
-                {
-                    oldest.abort();
-                }
-                connections.push_back(tokio::spawn(connection(
+                let last_use = LastUse::default();
+                let served = connection(
                     stream,
                     acceptor.clone(),
                     shared.clone(),
+                    last_use.clone(),
                     graceful.watcher(),
-                )));
+                );
+                connections.add(last_use, tokio::spawn(served));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -98,20 +106,36 @@ pub async fn serve(
     let _ = timeout(DEADLINE, graceful.shutdown()).await;
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>, watcher: Watcher) {
-    let begun = Instant::now();
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    shared: Arc<Shared>,
+    last_use: LastUse,
+    watcher: Watcher,
+) {
     // An answer is one small write: it must not wait for another.
     let _ = stream.set_nodelay(true);
-    let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "no TLS connection"),
-        Err(_) => return tracing::debug!(limit = ?HANDSHAKE, "the TLS handshake took too long"),
-    };
-    let of_service = shared.clone();
+    match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => requests(stream, shared, last_use, watcher).await,
+        Ok(Err(error)) => tracing::debug!(%error, "no TLS connection"),
+        Err(_) => tracing::debug!(limit = ?HANDSHAKE, "the TLS handshake took too long"),
+    }
+}
+
+/// Answers the requests of a connection.
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    shared: Arc<Shared>,
+    last_use: LastUse,
+    watcher: Watcher,
+) {
+    let begun = Instant::now();
     let service = service_fn(move |request| {
-        let shared = of_service.clone();
+        let (shared, last_use) = (shared.clone(), last_use.clone());
         async move {
+            last_use.begin();
             let mut response = respond(request, &shared.webhook).await;
+            last_use.end(shared.begun);
             if begun.elapsed() >= MAX_AGE || shared.draining.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -175,5 +199,117 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, (StatusCode, String)>
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err((StatusCode::PAYLOAD_TOO_LARGE, too_long())),
         Err(error) => Err((StatusCode::BAD_REQUEST, format!("the review did not arrive whole: {error}"))),
+    }
+}
+
+// === impl LastUse ===
+
+impl LastUse {
+    fn begin(&self) {
+        self.0.store(BUSY, Ordering::Relaxed);
+    }
+
+    fn end(&self, beginning: Instant) {
+        let millis = u64::try_from(beginning.elapsed().as_millis()).unwrap_or(BUSY);
+        self.0.store(millis.max(1), Ordering::Relaxed);
+    }
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// One more, for which another one may have to go: of those that were never used the oldest, before all that were.
+    fn add(&mut self, last_use: LastUse, task: JoinHandle<()>) {
+        self.0.retain(|(_, task)| !task.is_finished());
+        if self.0.len() == MAX_CONNECTIONS {
+            let uses = self.0.iter().map(|(last_use, _)| last_use.0.load(Ordering::Relaxed));
+            if let Some((longest_unused, _)) = uses.enumerate().min_by_key(|(_, last_use)| *last_use) {
+                self.0.remove(longest_unused).1.abort();
+            }
+        }
+        self.0.push((last_use, task));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::decide::NoProfile;
+    use crate::metrics::Metrics;
+    use crate::profile::SidecarProfileSpec;
+    use crate::webhook::{NativeSidecars, Profiles};
+
+    struct NoProfiles;
+
+    impl Profiles for NoProfiles {
+        fn find(&self, _: &str, _: &str) -> Result<Arc<SidecarProfileSpec>, NoProfile> {
+            Err(NoProfile::Missing)
+        }
+    }
+
+    fn shared() -> Arc<Shared> {
+        let webhook = Webhook {
+            config: Config::default(),
+            profiles: Box::new(NoProfiles),
+            native: NativeSidecars::default(),
+            metrics: Metrics::register().unwrap(),
+            events: None,
+        };
+        Arc::new(Shared {
+            webhook: Arc::new(webhook),
+            draining: AtomicBool::new(false),
+            begun: Instant::now(),
+        })
+    }
+
+    /// The head of the answer to a review of something that is no pod.
+    async fn ask(client: &mut DuplexStream) -> String {
+        let body = r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","kind":{"kind":"Node"},"operation":"CREATE"}}"#;
+        let head = "POST /mutate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length:";
+        client.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let read = client.read(&mut answer).await.unwrap();
+        String::from_utf8(answer[..read].to_vec()).unwrap().to_lowercase()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_with_the_first_answer_after_its_age() {
+        let (mut client, server) = tokio::io::duplex(64 << 10);
+        let graceful = GracefulShutdown::new();
+        tokio::spawn(requests(server, shared(), LastUse::default(), graceful.watcher()));
+        for _ in 0..2 {
+            let answer = ask(&mut client).await;
+            assert!(answer.starts_with("http/1.1 200") && !answer.contains("connection: close"), "{answer}");
+            tokio::time::advance(MAX_AGE / 2 - Duration::from_millis(1)).await;
+        }
+        tokio::time::advance(Duration::from_millis(2)).await;
+        let answer = ask(&mut client).await;
+        assert!(answer.starts_with("http/1.1 200") && answer.contains("connection: close"), "{answer}");
+        assert_eq!(client.read(&mut [0; 16]).await.unwrap(), 0, "and it does end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connection_goes_that_has_not_been_used_for_the_longest() {
+        let mut connections = Connections::default();
+        let beginning = Instant::now();
+        let uses: Vec<LastUse> = (0..MAX_CONNECTIONS).map(|_| LastUse::default()).collect();
+        for last_use in &uses {
+            tokio::time::advance(Duration::from_millis(10)).await;
+            last_use.end(beginning);
+            connections.add(last_use.clone(), tokio::spawn(std::future::pending()));
+        }
+        uses[0].end(beginning);
+        uses[1].begin();
+        let never = LastUse::default();
+        for _ in 0..2 {
+            connections.add(never.clone(), tokio::spawn(std::future::pending()));
+            assert_eq!(connections.0.len(), MAX_CONNECTIONS);
+        }
+        let is_there =
+            |last_use: &LastUse| connections.0.iter().any(|(one, _)| Arc::ptr_eq(&one.0, &last_use.0));
+        assert!(is_there(&uses[0]) && is_there(&uses[1]) && !is_there(&uses[2]) && is_there(&uses[3]));
     }
 }

@@ -14,8 +14,8 @@ use crate::pod::Pod;
 const WAITING: usize = 256;
 /// The API server may be away; the next event tries again.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of a `note` of `events.k8s.io/v1`: 1 KiB at most.
-const MAX_NOTE: usize = 1000;
+/// The longest `note` of `events.k8s.io/v1`, in bytes.
+const MAX_NOTE: usize = 1024;
 
 /// Writes events behind the answers.
 #[derive(Clone, Debug)]
@@ -52,8 +52,7 @@ impl Events {
     pub fn tell(&self, pod: &Pod<'_>, namespace: &str, is_warning: bool, reason: &str, note: &str) {
         let Some(regarding) = regarding(pod, namespace) else { return };
         let type_ = if is_warning { EventType::Warning } else { EventType::Normal };
-        let ends = note.char_indices().map(|(start, c)| start + c.len_utf8());
-        let end = ends.take_while(|end| *end <= MAX_NOTE).last().unwrap_or(0);
+        let end = (0..=note.len().min(MAX_NOTE)).rfind(|end| note.is_char_boundary(*end)).unwrap_or(0);
         let event = Event {
             type_,
             reason: reason.to_owned(),

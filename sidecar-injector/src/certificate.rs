@@ -25,6 +25,8 @@ pub struct Served(RwLock<Option<Current>>);
 struct Current {
     key: Arc<CertifiedKey>,
     /// Seconds since the epoch.
+    not_before: i64,
+    /// Seconds since the epoch.
     not_after: i64,
     chain_pem: String,
 }
@@ -41,12 +43,12 @@ impl Served {
             .collect::<Result<_, _>>()
             .map_err(|error| format!("the certificate is not PEM: {error}"))?;
         let leaf = chain.first().ok_or("there is no certificate in it")?;
-        let not_after = look(leaf)?.not_after;
+        let Seen { not_before, not_after, .. } = look(leaf)?;
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
             .map_err(|error| format!("the key is not PEM: {error}"))?;
         let key = CertifiedKey::from_der(chain, key, &provider())
             .map_err(|error| format!("certificate and key cannot be used together: {error}"))?;
-        let current = Current { key: Arc::new(key), not_after, chain_pem: chain_pem.to_owned() };
+        let current = Current { key: Arc::new(key), not_before, not_after, chain_pem: chain_pem.to_owned() };
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(current);
         Ok(())
     }
@@ -62,9 +64,10 @@ impl Served {
         self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|current| current.not_after)
     }
 
-    /// Whether there is one, and it has not ended.
+    /// Whether there is one, and this is its time.
     pub fn is_valid(&self) -> bool {
-        self.not_after().is_some_and(|not_after| now() < not_after)
+        let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().is_some_and(|current| (current.not_before..current.not_after).contains(&now()))
     }
 }
 

@@ -168,12 +168,7 @@ fn template(wishes: &InjectAnnotations, context: Context<'_>) -> Result<Template
     let Some(Inject::Profile(name)) = &wishes.inject else { return Ok(defaults.clone()) };
     let key = format!("{PREFIX}inject");
     match (context.profile)(name) {
-        Ok(profile) => match profile_mistake(&profile, context.config) {
-            Some(mistake) => {
-                Err(Decision::Deny(format!("{key}: the SidecarProfile {name:?} cannot be used: {mistake}")))
-            }
-            None => Ok(defaults.with_profile(&profile)),
-        },
+        Ok(profile) => Ok(defaults.with_profile(&profile)),
         Err(NoProfile::Missing) => Err(Decision::Deny(format!(
             "{key}: there is no SidecarProfile {name:?} in the pod's namespace; create it, or say true for the defaults"
         ))),

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -30,6 +30,9 @@ use crate::webhook::Webhook;
 pub const PATH: &str = "/mutate";
 /// The longest review: the API server takes objects of 3 MiB, and writes them anew around what it adds.
 const MAX_BODY: usize = 8 << 20;
+/// Bodies in memory, all connections together, in units: who wants more waits, within the deadline.
+const ROOM: usize = 2 * MAX_BODY / UNIT as usize;
+const UNIT: u64 = 1024;
 /// From the head of a request to its answer; webhooks have no more than that by our chart.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// From accept to the end of the handshake.
@@ -49,6 +52,7 @@ struct Shared {
     /// Answers end their connections from now on.
     draining: AtomicBool,
     begun: Instant,
+    room: Semaphore,
 }
 
 /// When a connection was last used: 0 for never, then milliseconds since the beginning; `BUSY` while it is.
@@ -70,7 +74,12 @@ pub async fn serve(
     drain: Duration,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let shared = Arc::new(Shared { webhook, draining: AtomicBool::new(false), begun: Instant::now() });
+    let shared = Arc::new(Shared {
+        webhook,
+        draining: AtomicBool::new(false),
+        begun: Instant::now(),
+        room: Semaphore::new(ROOM),
+    });
     let graceful = GracefulShutdown::new();
     let mut connections = Connections::default();
     let mut end = std::pin::pin!(async {
@@ -134,7 +143,7 @@ async fn requests(
         let (shared, last_use) = (shared.clone(), last_use.clone());
         async move {
             last_use.begin();
-            let mut response = respond(request, &shared.webhook).await;
+            let mut response = respond(request, &shared).await;
             last_use.end(shared.begun);
             if begun.elapsed() >= MAX_AGE || shared.draining.load(Ordering::Relaxed) {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -151,9 +160,10 @@ async fn requests(
     }
 }
 
-async fn respond(request: Request<Incoming>, webhook: &Webhook) -> Response<Full<Bytes>> {
-    let answer = match timeout(DEADLINE, body(request)).await {
-        Ok(Ok(body)) => webhook.answer(&body),
+async fn respond(request: Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+    let webhook = &shared.webhook;
+    let answer = match timeout(DEADLINE, body(request, &shared.room)).await {
+        Ok(Ok((body, _room))) => webhook.answer(&body),
         Ok(Err(refusal)) => Err(refusal),
         Err(_) => {
             Err((StatusCode::REQUEST_TIMEOUT, format!("the review took longer than {DEADLINE:?} to arrive")))
@@ -177,8 +187,11 @@ async fn respond(request: Request<Incoming>, webhook: &Webhook) -> Response<Full
     }
 }
 
-/// The body of a request that may have one.
-async fn body(request: Request<Incoming>) -> Result<Bytes, (StatusCode, String)> {
+/// The body of a request that may have one, with the room that it takes.
+async fn body<'a>(
+    request: Request<Incoming>,
+    room: &'a Semaphore,
+) -> Result<(Bytes, SemaphorePermit<'a>), (StatusCode, String)> {
     let refuse = |status: StatusCode, text: &str| Err((status, text.to_owned()));
     if request.uri().path() != PATH {
         return refuse(StatusCode::NOT_FOUND, "only /mutate is here");
@@ -195,8 +208,13 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, (StatusCode, String)>
     if request.body().size_hint().lower() > MAX_BODY as u64 {
         return Err((StatusCode::PAYLOAD_TOO_LARGE, too_long()));
     }
+    let bytes = request.body().size_hint().exact().unwrap_or(MAX_BODY as u64);
+    let permits = u32::try_from(bytes / UNIT + 1).unwrap_or(u32::MAX);
+    let Ok(taken) = room.acquire_many(permits).await else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "stopping");
+    };
     match Limited::new(request.into_body(), MAX_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
+        Ok(body) => Ok((body.to_bytes(), taken)),
         Err(error) if error.is::<LengthLimitError>() => Err((StatusCode::PAYLOAD_TOO_LARGE, too_long())),
         Err(error) => Err((StatusCode::BAD_REQUEST, format!("the review did not arrive whole: {error}"))),
     }
@@ -233,6 +251,8 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
@@ -240,7 +260,7 @@ mod tests {
     use crate::decide::NoProfile;
     use crate::metrics::Metrics;
     use crate::profile::SidecarProfileSpec;
-    use crate::webhook::{NativeSidecars, Profiles};
+    use crate::webhook::Profiles;
 
     struct NoProfiles;
 
@@ -254,7 +274,7 @@ mod tests {
         let webhook = Webhook {
             config: Config::default(),
             profiles: Box::new(NoProfiles),
-            native: NativeSidecars::default(),
+            kubernetes: AtomicU32::new(34),
             metrics: Metrics::register().unwrap(),
             events: None,
         };
@@ -262,6 +282,7 @@ mod tests {
             webhook: Arc::new(webhook),
             draining: AtomicBool::new(false),
             begun: Instant::now(),
+            room: Semaphore::new(ROOM),
         })
     }
 

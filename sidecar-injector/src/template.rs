@@ -196,7 +196,9 @@ impl Resources {
         with.requests.extend(requests.clone());
         with.limits.extend(limits.clone());
         for (name, limit) in limits {
-            let is_above = |request: &&mut String| quantity::parse(request) > quantity::parse(limit);
+            let is_above = |request: &&mut String| {
+                quantity::parse(limit).is_some_and(|limit| quantity::parse(request) > Some(limit))
+            };
             if let Some(request) = with.requests.get_mut(name).filter(is_above)
                 && !requests.contains_key(name)
             {
@@ -222,24 +224,6 @@ impl Resources {
             (!is_resource || !is_quantity).then(|| format!("resources.{part}.{name}: {value:?} is {what}"))
         });
         wrong.collect()
-    }
-}
-
-// === impl Resources ===
-
-impl Resources {
-    /// What the API server would refuse every pod for.
-    fn mistakes(&self) -> Vec<String> {
-        let of = |kind: &'static str, quantities| {
-            let quantities: &BTreeMap<String, String> = quantities;
-            let bad = quantities
-                .iter()
-                .filter(|(_, value)| !quantity::parse(value).is_some_and(|number| number > 0.0));
-            bad.map(move |(name, value)| {
-                format!("resources.{kind}.{name}: {value:?} is no quantity above 0 such as 50m or 64Mi")
-            })
-        };
-        of("requests", &self.requests).chain(of("limits", &self.limits)).collect()
     }
 }
 

@@ -16,9 +16,13 @@ pub(super) fn config(more: &str) -> Config {
 }
 
 fn decided_by(config: &Config, native: bool, object: &Value) -> Decision {
+    let looked_at = |spec: SidecarProfileSpec| match profile_mistake(&spec, config) {
+        None => Ok(Arc::new(spec)),
+        Some(mistake) => Err(NoProfile::Invalid(mistake)),
+    };
     let profile = |name: &str| match name {
-        "small" => Ok(Arc::new(small())),
-        "broken" => Ok(Arc::new(SidecarProfileSpec { image: Some("evil".to_owned()), ..small() })),
+        "small" => looked_at(small()),
+        "broken" => looked_at(SidecarProfileSpec { image: Some("evil".to_owned()), ..small() }),
         "unlisted" => Err(NoProfile::NotListed),
         _ => Err(NoProfile::Missing),
     };

@@ -1,7 +1,9 @@
 //! The command line: parse, call, exit code.
 
+mod inject;
+
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +34,10 @@ enum Command {
         #[arg(long, value_name = "FORMAT", default_value = "text")]
         log_format: LogFormat,
     },
+    /// Adds sidecars to the pods of manifests that ask for one; everything else stays as it is written.
+    Inject(inject::Inject),
+    /// Removes sidecars from manifests.
+    Uninject(inject::Uninject),
     /// Prints the CustomResourceDefinition of SidecarProfile.
     Crd,
 }
@@ -47,20 +53,27 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     ExitCode::from(match arguments.command {
         Command::Serve { config, log_format } => serve(&config, log_format),
+        Command::Inject(inject) => inject.run(),
+        Command::Uninject(uninject) => uninject.run(),
         Command::Crd => print(&yaml_serde::to_string(&SidecarProfile::crd()).unwrap_or_default()),
     })
 }
 
-fn serve(file: &std::path::Path, log_format: LogFormat) -> u8 {
+fn serve(file: &Path, log_format: LogFormat) -> u8 {
     logging::init(log_format);
     exit::install_panic_hook();
-    match Config::load(file, &|name| std::env::var(name).ok()) {
+    match load(file) {
         Ok(config) => serve::run(config).unwrap_or_else(|error| {
             say(&format!("{error:#}"));
             exit::NEGATIVE
         }),
-        Err(mistakes) => complain(&mistakes),
+        Err(code) => code,
     }
+}
+
+/// The configuration; else the exit code, and what is wrong has been said.
+fn load(file: &Path) -> Result<Config, u8> {
+    Config::load(file, &|name| std::env::var(name).ok()).map_err(|mistakes| complain(&mistakes))
 }
 
 /// All mistakes, one a line.

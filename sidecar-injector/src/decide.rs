@@ -20,9 +20,9 @@ use crate::sidecar::{Parts, Purpose, Sidecar};
 use crate::template::{Template, VERSION};
 
 /// Volumes that do not keep the cluster autoscaler from removing a node (since its version 1.27), separated by commas.
-const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+pub(crate) const SAFE_TO_EVICT: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
 /// The container that kubectl means where none is named.
-const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+pub(crate) const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// What the kubelet puts on the image of a static pod, which it runs whatever the API server says.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -386,4 +386,4 @@ impl Skip {
 #[cfg(test)]
 mod generated;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

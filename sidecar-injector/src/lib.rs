@@ -3,7 +3,7 @@
 //! ```text
 //! API server --review--> server (TLS, limits) -> webhook (review) -> decide -> sidecar, log_volumes -> patch --> API server
 //!                                                                     ^ template (config, profile)
-//! kubectl, GitOps --YAML--> cli/inject ------------------------------+
+//! kubectl, GitOps --YAML--> cli/inject -> offline (manifest, yaml) ----+
 //! ```
 
 pub mod certificate;
@@ -12,7 +12,9 @@ pub mod config;
 pub mod decide;
 pub mod events;
 pub mod log_volumes;
+pub mod manifest;
 pub mod metrics;
+pub mod offline;
 pub mod patch;
 pub mod pod;
 #[allow(unreachable_pub, reason = "the derives of kube repeat the types inside functions")]
@@ -24,4 +26,6 @@ pub mod serve;
 pub mod server;
 pub mod sidecar;
 pub mod template;
+pub mod uninject;
 pub mod webhook;
+pub mod yaml;

@@ -7,7 +7,7 @@ use crate::patch::apply;
 use crate::profile::{LogOutput, LogOutputs, ProfileResources};
 
 /// A configuration with a receiver for each kind of data.
-pub(super) fn config(more: &str) -> Config {
+pub(crate) fn config(more: &str) -> Config {
     let text = format!(
         "{more}\nsidecar:\n  image: sidelight:test\n  logs: {{ outputs: [{{ forward: {{ upstreams: ['fluentd:24224'], \
          shared_key: {{ secret: fluentd, key: shared }} }} }}] }}\n  metrics: {{ outputs: [{{ remote_write: {{ url: 'http://p/write' }} }}] }}"

@@ -187,6 +187,75 @@ fn without_the_injector_only_pods_that_ask_for_it_have_to_wait() {
     }
 }
 
+/// Scenario: pods of every kind that a sidecar is made differently for.
+/// Guarantee: the API server takes what comes of each, and lets it in with the sidecar.
+#[test]
+#[ignore = "needs a cluster"]
+fn the_api_server_takes_what_comes_of_every_kind_of_pod() {
+    let shop = Shop::open("kinds");
+    let namespace = &shop.stage.namespace;
+    kubectl(&["label", "namespace", namespace, "pod-security.kubernetes.io/enforce-"]);
+    let profile = json!({ "apiVersion": "sidelight.dev/v1alpha1", "kind": "SidecarProfile",
+        "metadata": { "name": "secret", "namespace": namespace },
+        "spec": { "logs": { "outputs": [{ "forward": { "upstreams": ["10.77.0.1:1"], "shared_key": { "secret": "s", "key": "k" },
+            "tls": { "enabled": true, "ca_file": { "config_map": "c", "key": "ca.crt" } } } }] } } });
+    assert_eq!(try_apply(&profile.to_string()), Ok(()));
+    wait_for("the profile", || {
+        kubectl(&["get", "sidecarprofile", "secret", "-n", namespace, "-o", "json"])["status"]["conditions"]
+            [0]["status"]
+            == "True"
+    });
+    let mount = |name: &str, path: &str| json!({ "name": name, "mountPath": path, "subPath": "part" });
+    let kinds: [(&str, &[(&str, Value)]); 8] = [
+        ("plain", &[("/metadata/annotations/sidelight.dev~1inject.native", json!("false"))]),
+        ("last", &[("/metadata/annotations/sidelight.dev~1inject.order", json!("last"))]),
+        ("profile", &[("/metadata/annotations/sidelight.dev~1inject", json!("secret"))]),
+        ("host", &[("/spec/hostNetwork", json!(true))]),
+        ("whole", &[("/spec/resources", json!({ "limits": { "cpu": "1", "memory": "64Mi" } }))]),
+        (
+            "guaranteed",
+            &[("/spec/containers/0/resources", json!({ "limits": { "cpu": "100m", "memory": "64Mi" } }))],
+        ),
+        (
+            "mounted",
+            &[
+                ("/spec/volumes", json!([{ "name": "v", "emptyDir": {} }, { "name": "w", "emptyDir": {} }])),
+                ("/spec/containers/0/volumeMounts", json!([mount("v", "/logs"), mount("w", "/logs/inner")])),
+                ("/metadata/annotations/sidelight.dev~1inject.logs", json!("/logs/*.log,/logs/inner/*.log")),
+            ],
+        ),
+        (
+            "ports",
+            &[("/spec/containers/0/ports", json!([{ "containerPort": 9614 }, { "containerPort": 9615 }]))],
+        ),
+    ];
+    for (kind, changes) in kinds {
+        let mut object = pod(kind, "Always", 1, 0);
+        for (pointer, value) in changes {
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            object.pointer_mut(parent).unwrap()[key.replace("~1", "/")] = value.clone();
+        }
+        object["apiVersion"] = json!("v1");
+        object["kind"] = json!("Pod");
+        object["metadata"]["name"] = json!(kind);
+        object["metadata"]["namespace"] = json!(namespace);
+        let file = shop.stage.directory.path().join(kind);
+        std::fs::write(&file, object.to_string()).unwrap();
+        let tried = kubectl(&["create", "--dry-run=server", "-o", "json", "-f", file.to_str().unwrap()]);
+        let all = ["initContainers", "containers"]
+            .map(|list| tried["spec"][list].as_array().cloned().unwrap_or_default());
+        assert_eq!(
+            all.concat().iter().filter(|one| one["name"] == "sidelight").count(),
+            1,
+            "{kind}: {tried}"
+        );
+        let class = if kind == "guaranteed" { "Guaranteed" } else { "Burstable" };
+        if kind != "whole" {
+            assert_eq!(tried["status"]["qosClass"], class, "{kind}");
+        }
+    }
+}
+
 /// Scenario: profiles that are good, that the schema refuses, that name what cannot be; pods that name them, also only to try.
 /// Guarantee: each is told what is wrong where it is written; trying leaves no Event.
 #[test]

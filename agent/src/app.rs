@@ -147,13 +147,14 @@ fn run_with<'a>(
     orders: impl FnOnce(&Runtime) -> anyhow::Result<Orders<'a>>,
 ) -> anyhow::Result<u8> {
     raise_descriptor_limit();
-    let parts = Parts::new()?;
-    let admin = Admin::start(&start.config.admin, &parts.registry, parts.health.clone())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
+    // Before anybody can see that it is up, and tell it to end.
     let orders = orders(&runtime)?;
+    let parts = Parts::new()?;
+    let admin = Admin::start(&start.config.admin, &parts.registry, parts.health.clone())?;
     let code = runtime.block_on(serve(start, &parts, orders));
     // A task that blocks, in a write that nobody reads or in a name server's silence, must not hold up the end.
     runtime.shutdown_background();

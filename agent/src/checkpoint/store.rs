@@ -5,7 +5,7 @@
 //! damaged is passed over for the previous one; without either, everything is read again from the start.
 //! Fields and outputs that this version does not know are written back as they were.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -324,11 +324,15 @@ pub fn render<'a>(
     let mut bytes = Vec::new();
     push_line(&mut bytes, &head);
     let mut count = 0;
-    for saved in generations.filter_map(|generation| SavedGeneration::of(generation, outputs)) {
+    let mut known = HashSet::new();
+    for generation in generations {
+        let Some(saved) = SavedGeneration::of(generation, outputs) else { continue };
         push_line(&mut bytes, &saved);
+        known.extend(key(generation));
         count += 1;
     }
-    for saved in unclaimed.generations.values() {
+    // Of two under one key the other was truncated, and is not to be taken for this one.
+    for (_, saved) in unclaimed.generations.iter().filter(|(key, _)| !known.contains(*key)) {
         push_line(&mut bytes, saved);
         count += 1;
     }

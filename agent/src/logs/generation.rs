@@ -28,6 +28,7 @@ pub struct Generation {
     inode: Mutex<(u64, u64)>,
     /// A copy that was made of the file, for when it is truncated.
     copy: Mutex<Option<copy::Copy>>,
+    truncated: AtomicBool,
     /// Restart count of the container.
     pub restart: u32,
     /// When it was first opened.
@@ -75,6 +76,7 @@ impl Generation {
             namespace_account: opened.namespace_account,
             inode: Mutex::new(opened.inode),
             copy: Mutex::default(),
+            truncated: AtomicBool::new(false),
             restart: opened.name.restart,
             opened: Instant::now(),
             name: Mutex::new(opened.name),

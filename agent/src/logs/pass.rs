@@ -374,7 +374,8 @@ impl<F: Format> Pass<'_, F> {
     /// Makes room for a record of `content` bytes; everything of the file before `read` was taken.
     fn room(&mut self, generation: &Arc<Generation>, read: u64, content: usize) -> Result<(), Blocked> {
         let tag = &self.settings.outputs[self.lane.output].1;
-        let bytes = content.min(self.max_record) + self.cursor.record.overhead();
+        let file = self.container.path.file.as_ref().map_or(0, String::len);
+        let bytes = content.min(self.max_record) + self.cursor.record.overhead() + file;
         if self.lane.has_room(tag, bytes) {
             return Ok(());
         }

@@ -208,6 +208,7 @@ impl Sweeper {
         }
         tail.activate();
         // Here as well: while an output is blocked or waits for metadata, nobody visits it.
+        let _ = tail.restart_truncated(&mut self.reader.lanes, Instant::now());
         tail.drop_given_up(&mut self.reader.lanes);
         tail.close_read(Instant::now());
     }

@@ -107,19 +107,11 @@ impl Tail {
     /// is another generation. What was unread is lost, unless there is a copy to read it from. False while that is waited
     /// for.
     pub(super) fn restart_truncated(&mut self, lanes: &mut [Lane], now: Instant) -> bool {
-        let Some(newest) = self.generations.last().filter(|newest| newest.identity().is_some()) else {
+        let Some(newest) = self.generations.last().filter(|newest| newest.is_truncated()) else {
             return true;
         };
-        let Some(source) = newest.source().filter(|source| !source.is_gzip()) else { return true };
-        if self.truncated.is_none() && !newest.has_shrunk(&source) && newest.begins_as_identified(&source) {
-            return true;
-        }
-        let since = *self.truncated.get_or_insert_with(|| {
-            // It may grow beyond what it was.
-            newest.ends_at(newest.size());
-            now
-        });
-        let may_be_copied = self.container.path.is_plain() && !newest.has_copy();
+        let since = *self.truncated.get_or_insert(now);
+        let may_be_copied = self.container.path.is_plain() && newest.copied_for().is_none();
         if may_be_copied && now.duration_since(since) < COPY_WAIT {
             return false;
         }

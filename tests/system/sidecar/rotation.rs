@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use sidelight_tests::agent::Agent;
 use sidelight_tests::app::Pod;
 use sidelight_tests::eventually;
 use sidelight_tests::fault::Fault;
 use sidelight_tests::forward_server::ForwardServer;
 
 use super::{BINARY, config, start};
+
+/// With so little memory that it is soon used up when nothing is delivered.
+fn start_small(pod: &Pod, server: &ForwardServer, glob: &str) -> Agent {
+    let config = config(pod, server, &[glob], "");
+    let small = config.replace("      ack_timeout", "      chunk_bytes: 64KiB\n      ack_timeout");
+    pod.start(BINARY, &(small + "memory_budget: 1MiB\n"))
+}
 
 /// Scenario: a file is renamed thirty times back to back while it is written; the globs mean the old names as well, or not.
 /// Guarantee: nothing is lost, nothing comes twice, and the lines of a file come before those of the next.
@@ -93,10 +101,10 @@ fn what_was_unread_when_a_file_was_truncated_is_read_from_its_copy_or_counted() 
         let (pod, mut server) = (Pod::new(), ForwardServer::start());
         let fault = Fault::new(&format!("sidecar: copytruncate with a backlog, {glob}"));
         let mut log = pod.log("app.log", "app");
-        let agent = fault.watch(start(&pod, &server, &[glob]));
+        let agent = fault.watch(start_small(&pod, &server, glob));
         server.stop();
         // More than fits into memory.
-        log.lines(40_000, 500);
+        log.lines(4_000, 500);
         let size = std::fs::metadata(pod.log_path("app.log")).unwrap().len();
         eventually("it is seen", || agent.metric("sidelight_log_lag_bytes") == size as f64);
         log.copy("app.log.1");
@@ -113,6 +121,38 @@ fn what_was_unread_when_a_file_was_truncated_is_read_from_its_copy_or_counted() 
         assert_eq!(row.dropped("lost_unlinked"), missing.len() as u64 * 501, "{glob}: {row:?}");
         assert_eq!(row.tally.repeated, 0, "{glob}");
     }
+}
+
+/// Scenario: copytruncate three times while nothing is delivered; each time the file begins with the same line and grows beyond
+/// what it was.
+/// Guarantee: each copy is read in the place of what it is a copy of: nothing is lost, nothing comes twice.
+#[test]
+fn files_that_were_truncated_several_times_in_an_outage_are_read_from_their_copies() {
+    let (pod, mut server) = (Pod::new(), ForwardServer::start());
+    let fault = Fault::new("sidecar: copytruncate three times, receiver away");
+    let mut log = pod.log("app.log", "app");
+    let agent = fault.watch(start_small(&pod, &server, "app.log*"));
+    log.raw("a banner\n");
+    log.lines(100, 200);
+    eventually("the first lines", || server.count("app") == 100);
+    server.stop();
+    for round in 1..=3 {
+        log.lines(4_000 * round, 200);
+        for older in (1..round).rev() {
+            let path = |number: u64| pod.log_path(&format!("app.log.{number}"));
+            std::fs::rename(path(older), path(older + 1)).unwrap();
+        }
+        log.copy("app.log.1");
+        log.truncate();
+        let noticed = || agent.log().matches("was truncated").count() as u64;
+        eventually("it was noticed", || noticed() == round);
+        log.raw("a banner\n");
+    }
+    log.lines(100, 200);
+    server.listen();
+    eventually("all lines", || server.count("app") == log.next);
+    assert_eq!(fault.survived(&agent, &[(&server, "app", log.next)]), 0);
+    assert_eq!(agent.metric("sidelight_log_source_bytes_dropped_total"), 0.0);
 }
 
 /// Scenario: a file is deleted with a backlog in it, and the app writes on into it; later there is another under its name.

@@ -171,6 +171,7 @@ impl<F: Format> Pod<F> {
                 metrics: &self.metrics,
                 max_record: MAX_RECORD,
                 settled: is_last,
+                finishing: false,
                 now: self.now,
             }
             .run(&self.generations, &mut self.buffers);

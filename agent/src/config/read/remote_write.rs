@@ -21,6 +21,8 @@ pub(super) fn remote_write(
     files: &mut Vec<PathBuf>,
     mistakes: &mut Mistakes,
 ) -> RemoteWrite {
+    // What a sidecar writes counts against its pod, which is evicted for too much.
+    let spool = if mistakes.in_sidecar() { 32 << 20 } else { 256 << 20 };
     let output = RemoteWrite {
         url: section.read("url", String::new(), mistakes, url),
         protocol: section.read("protocol", Protocol::Auto, mistakes, |text| match text {
@@ -43,7 +45,7 @@ pub(super) fn remote_write(
             10..=10 * MINUTES,
             mistakes,
         ),
-        spool: section.size("spool", 256 << 20, 0..=1 << 40, mistakes),
+        spool: section.size("spool", spool, 0..=1 << 40, mistakes),
     };
     if (1..LEAST_SPOOL).contains(&output.spool) {
         mistakes.add(&section.path("spool"), "0B, or at least 256KiB");

@@ -18,6 +18,11 @@ use crate::logs::source::Source;
 const COPY_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked at meanwhile.
 pub(super) const COPY_LOOK: Duration = Duration::from_millis(50);
+/// For so long after it was made, a copy is about to be followed by the truncation.
+const COPY_FRESH: Duration = Duration::from_secs(60);
+/// How often files with a backlog are looked at.
+const BACKLOG_LOOK: Duration = Duration::from_secs(1);
+
 /// A file that is not read: it is the copy of another one, or may be.
 #[derive(Debug)]
 pub(super) struct Aside {
@@ -56,6 +61,30 @@ fn original(name: &OsStr) -> Option<&str> {
 }
 
 impl Tree {
+    /// Looks whether files that have copies, or a backlog, were truncated: while outputs are blocked no reader does, and a file
+    /// that has grown again may look like what it was. Says when to look again.
+    pub(super) fn look_for_truncated(&self) -> Option<Duration> {
+        let mut pause = None;
+        for known in self.pods.values().flat_map(HashMap::values) {
+            let Some(newest) = known.container.generations().pop() else { continue };
+            // No reader may have come to it.
+            newest.identify_by_file();
+            if !newest.is_truncated() {
+                newest.refresh();
+            }
+            let look = match newest.copied_for() {
+                Some(age) if age < COPY_FRESH => COPY_LOOK,
+                _ if newest.backlog() > 0 => BACKLOG_LOOK,
+                _ => continue,
+            };
+            pause = Some(pause.map_or(look, |pause: Duration| pause.min(look)));
+            if newest.is_truncated() {
+                self.discovery.inventory.changed(&known.container);
+            }
+        }
+        pause
+    }
+
     /// Opens a file that is not known.
     pub(super) fn look_at(
         &mut self,
@@ -109,7 +138,11 @@ impl Tree {
         let streams = self.pods.get(self.directories[index].path.as_os_str());
         let written = original(OsStr::new(name)).and_then(|base| streams?.get(OsStr::new(base)));
         let newest = written.and_then(|known| known.container.generations().pop());
-        let Some(newest) = newest.filter(|newest| newest.identity().is_some()) else { return Verdict::New };
+        let Some(newest) = newest else { return Verdict::New };
+        newest.identify_by_file();
+        if newest.identity().is_none() {
+            return Verdict::New;
+        }
         match Identity::of_file(&file.source) {
             None => Verdict::Unknown,
             identity if identity == newest.identity() && newest.is_copied_in(&file.source) => {

@@ -246,8 +246,11 @@ impl Tree {
         }
     }
 
-    /// Looks at files that are aside or gone; says when to do it again.
+    /// Looks at files that are aside, truncated or gone; says when to do it again.
     pub(super) fn look_at_unsettled(&mut self) -> Option<Duration> {
+        if !self.discovery.config.sidecar {
+            return None;
+        }
         let undecided: HashSet<PathBuf> = self
             .aside
             .iter()
@@ -259,7 +262,11 @@ impl Tree {
                 self.scan_directory(index);
             }
         }
-        let looks = [(!undecided.is_empty()).then_some(COPY_LOOK), self.close_gone().then_some(GONE_LOOK)];
+        let looks = [
+            (!undecided.is_empty()).then_some(COPY_LOOK),
+            self.close_gone().then_some(GONE_LOOK),
+            self.look_for_truncated(),
+        ];
         looks.into_iter().flatten().min()
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Generation;
 use crate::logs::source::Source;
@@ -14,16 +15,30 @@ const COMPARED_BYTES: usize = 64 << 10;
 pub(super) struct Copy {
     source: Arc<Source>,
     inode: (u64, u64),
+    seen: Instant,
 }
 
 impl Generation {
+    /// Whether the file was truncated: it is shorter than it was, or begins with another line. Whoever has noticed it once will
+    /// not take it for the old one again, however it grows.
+    pub fn is_truncated(&self) -> bool {
+        if self.truncated.load(Ordering::Relaxed) {
+            return true;
+        }
+        let Some(source) = self.source().filter(|source| !source.is_gzip()) else { return false };
+        if self.identity().is_none() || (!self.has_shrunk(&source) && self.begins_as_identified(&source)) {
+            return false;
+        }
+        self.ends_at(self.size());
+        self.truncated.store(true, Ordering::Relaxed);
+        true
+    }
+
     /// Whether a file that begins with the same line is a copy of this one. If this one is truncated already, the copy is whole
     /// and has all that was ever seen here.
     pub fn is_copied_in(&self, other: &Source) -> bool {
         let Some(source) = self.source() else { return false };
-        if self.has_shrunk(&source) || !self.begins_as_identified(&source) {
-            return other.stat().is_ok_and(|(size, _)| size >= self.size());
-        }
+        let has_all = || other.stat().is_ok_and(|(size, _)| size >= self.size());
         let read = |source: &Source| {
             let mut bytes = vec![0; COMPARED_BYTES];
             let read = source.read_at(&mut bytes, 0).unwrap_or(0);
@@ -31,28 +46,31 @@ impl Generation {
             bytes
         };
         let (own, others) = (read(&source), read(other));
-        others.len() <= own.len() && own.starts_with(&others)
+        // Asked last: it may be truncated at any time.
+        if self.is_truncated() { has_all() } else { own.starts_with(&others) }
     }
 
     /// This is the newest copy of the file.
     pub fn set_copy(&self, source: Arc<Source>, inode: (u64, u64)) {
-        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(Copy { source, inode });
+        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Copy { source, inode, seen: Instant::now() });
     }
 
-    /// Whether there is a copy.
-    pub fn has_copy(&self) -> bool {
-        self.copy.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// How long there has been a copy, if there is one.
+    pub fn copied_for(&self) -> Option<Duration> {
+        self.copy.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|copy| copy.seen.elapsed())
     }
 
     /// The file was truncated: from now on the copy is read in its place. Gives the size of the copy; none where there is
     /// none.
     pub fn go_on_in_copy(&self) -> Option<u64> {
-        let Copy { source, inode } = self.copy.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let Copy { source, inode, .. } = self.copy.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let (size, _) = source.stat().ok()?;
         *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
         *self.inode.lock().unwrap_or_else(PoisonError::into_inner) = inode;
         self.size.store(size, Ordering::Relaxed);
         self.end.store(u64::MAX, Ordering::Relaxed);
+        self.truncated.store(false, Ordering::Relaxed);
         Some(size)
     }
 }

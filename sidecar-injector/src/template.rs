@@ -15,8 +15,6 @@ use crate::references;
 /// The version of injector and sidecar.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A spool on the pod's own disk, where nothing else is said.
-const SPOOL: &str = "64MiB";
 /// Bytes of the data volume for all but spools.
 const CHECKPOINTS: f64 = 16.0 * 1024.0 * 1024.0;
 
@@ -125,15 +123,8 @@ impl Template {
             section
         };
         let logs = if logs { labelled(&self.logs, "add") } else { json!({}) };
-        let mut metrics =
+        let metrics =
             if metrics { labelled(&self.metrics, "external_labels") } else { json!({ "select": "none" }) };
-        for output in metrics.get_mut("outputs").and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(remote_write) = output.get_mut("remote_write").and_then(Value::as_object_mut)
-                && remote_write.get("spool").is_none_or(Value::is_null)
-            {
-                remote_write.insert("spool".to_owned(), json!(SPOOL));
-            }
-        }
         (logs, metrics)
     }
 

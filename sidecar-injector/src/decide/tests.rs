@@ -157,7 +157,6 @@ fn the_rendered_configuration_is_one_that_the_sidecar_takes() {
     assert_eq!(document["kubernetes"]["pod"]["owner"], json!({ "kind": "Deployment", "name": "web" }));
     let containers = json!([{ "name": "web", "image": "web:1", "ports": [{ "port": 9090 }] }]);
     assert_eq!(document["kubernetes"]["pod"]["containers"], containers);
-    assert_eq!(document["metrics"]["outputs"][0]["remote_write"]["spool"], "64MiB");
     let environment = |name: &str| (name == "SIDELIGHT_SECRET_0").then(|| "hush".to_owned());
     let read = sidelight_agent::config::Config::parse_sidecar(&document.to_string(), &environment);
     assert_eq!(read.map(|(_, unknown)| unknown), Ok(vec![]));

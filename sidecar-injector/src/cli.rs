@@ -1,5 +1,6 @@
 //! The command line: parse, call, exit code.
 
+mod check;
 mod inject;
 
 use std::ffi::OsString;
@@ -38,6 +39,8 @@ enum Command {
     Inject(inject::Inject),
     /// Removes sidecars from manifests.
     Uninject(inject::Uninject),
+    /// Looks whether the cluster's injector works, and what became of the pods that ask for a sidecar.
+    Check(check::Check),
     /// Prints the CustomResourceDefinition of SidecarProfile.
     Crd,
 }
@@ -55,6 +58,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve { config, log_format } => serve(&config, log_format),
         Command::Inject(inject) => inject.run(),
         Command::Uninject(uninject) => uninject.run(),
+        Command::Check(check) => check.run(),
         Command::Crd => print(&yaml_serde::to_string(&SidecarProfile::crd()).unwrap_or_default()),
     })
 }

@@ -135,7 +135,7 @@ pub fn decide(object: &Value, context: Context<'_>) -> Decision {
 }
 
 /// Why a pod is left alone, whatever else its annotations say.
-fn unfit(pod: &Pod<'_>) -> Option<Skip> {
+pub(crate) fn unfit(pod: &Pod<'_>) -> Option<Skip> {
     let of_node = pod.spec.node_selector.as_ref().and_then(|labels| labels.get("kubernetes.io/os").copied());
     let system = pod.spec.os.as_ref().map(|os| os.name).or(of_node);
     match pod.annotation(&format!("{PREFIX}inject")) {

@@ -4,9 +4,11 @@
 //! API server --review--> server (TLS, limits) -> webhook (review) -> decide -> sidecar, log_volumes -> patch --> API server
 //!                                                                     ^ template (config, profile)
 //! kubectl, GitOps --YAML--> cli/inject -> offline (manifest, yaml) ----+
+//! cluster --what is there--> cli/check -> check
 //! ```
 
 pub mod certificate;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod decide;

@@ -86,10 +86,12 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
         stopping: AtomicBool::new(false),
         heartbeats,
     });
-    let admin = Server::bind(&webhook.config.admin_listen)?.spawn("admin", handler(health.clone()))?;
+    let admin = Server::bind(&webhook.config.admin_listen)?;
+    let admin_address = admin.local_addr()?;
+    let admin = admin.spawn("admin", handler(health.clone()))?;
     let (stop, stopped) = watch::channel(false);
     let serving = tokio::spawn(server::serve(listener, tls(served)?, webhook, stopped, DRAIN));
-    tracing::info!(%address, mode, namespace, "waiting for reviews");
+    tracing::info!(%address, admin = %admin_address, mode, namespace, "waiting for reviews");
     while signals.next().await != Signal::Stop {}
     tracing::info!("stopping: answering until the API server has let go");
     health.stopping.store(true, Ordering::Relaxed);

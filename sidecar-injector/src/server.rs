@@ -251,35 +251,16 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
     use crate::config::Config;
-    use crate::decide::NoProfile;
-    use crate::metrics::Metrics;
-    use crate::profile::SidecarProfileSpec;
-    use crate::webhook::Profiles;
-
-    struct NoProfiles;
-
-    impl Profiles for NoProfiles {
-        fn find(&self, _: &str, _: &str) -> Result<Arc<SidecarProfileSpec>, NoProfile> {
-            Err(NoProfile::Missing)
-        }
-    }
+    use crate::webhook::tests::webhook;
 
     fn shared() -> Arc<Shared> {
-        let webhook = Webhook {
-            config: Config::default(),
-            profiles: Box::new(NoProfiles),
-            kubernetes: AtomicU32::new(34),
-            metrics: Metrics::register().unwrap(),
-            events: None,
-        };
+        let webhook = Arc::new(webhook(Config::default()));
         Arc::new(Shared {
-            webhook: Arc::new(webhook),
+            webhook,
             draining: AtomicBool::new(false),
             begun: Instant::now(),
             room: Semaphore::new(ROOM),

@@ -142,3 +142,119 @@ pub fn mode_name(mode: Mode) -> &'static str {
         Mode::Deny => "deny",
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    struct NoProfiles;
+
+    impl Profiles for NoProfiles {
+        fn find(&self, _: &str, _: &str) -> Result<Arc<SidecarProfileSpec>, NoProfile> {
+            Err(NoProfile::Missing)
+        }
+    }
+
+    /// One without an API server.
+    pub(crate) fn webhook(config: Config) -> Webhook {
+        let metrics = Metrics::register().unwrap();
+        let (profiles, native) = (Box::new(NoProfiles), NativeSidecars::default());
+        Webhook { config, profiles, native, metrics, events: None }
+    }
+
+    /// The review of a pod that gets a sidecar.
+    fn review() -> String {
+        let annotations = json!({ "sidelight.dev/inject": "true", "sidelight.dev/metrics": "true", "sidelight.dev/inject.logs": "/logs/*" });
+        let pod = json!({ "metadata": { "annotations": annotations }, "spec": { "containers": [{ "name": "web", "volumeMounts": [] }] } });
+        let request = json!({ "uid": "u", "kind": { "kind": "Pod" }, "operation": "CREATE", "namespace": "shop", "object": pod });
+        json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request })
+            .to_string()
+    }
+
+    /// A review with something else at one place: bytes that are no JSON, or a value that has no business there.
+    fn damaged() -> impl Strategy<Value = Vec<u8>> {
+        let values = [
+            "null",
+            "1e999",
+            "-1",
+            "[[]]",
+            "{}",
+            "\"\"",
+            "\"true\"",
+            "true",
+            "\"\\ud800\"",
+            "9223372036854775808",
+        ];
+        let piece = prop_oneof![
+            any::<Vec<u8>>(),
+            proptest::sample::select(values.to_vec()).prop_map(|value| value.as_bytes().to_vec())
+        ];
+        (any::<proptest::sample::Index>(), 0_usize..40, piece).prop_map(|(at, length, piece)| {
+            let mut review = review().into_bytes();
+            let at = at.index(review.len());
+            let end = (at + length).min(review.len());
+            review.splice(at..end, piece);
+            review
+        })
+    }
+
+    /// A review in which one value of the pod is another.
+    fn misshapen() -> impl Strategy<Value = Vec<u8>> {
+        let places = [
+            "/metadata",
+            "/metadata/annotations",
+            "/metadata/annotations/sidelight.dev~1inject",
+            "/spec",
+            "/spec/containers",
+            "/spec/containers/0",
+            "/spec/containers/0/name",
+            "/spec/containers/0/volumeMounts",
+        ];
+        let values = [
+            json!(null),
+            json!(-1),
+            json!([]),
+            json!([[]]),
+            json!({}),
+            json!({ "a": null }),
+            json!("x"),
+            json!([null]),
+        ];
+        (proptest::sample::select(places.to_vec()), proptest::sample::select(values.to_vec())).prop_map(
+            |(place, value)| {
+                let mut review: Value = serde_json::from_str(&review()).unwrap();
+                if let Some(found) = review.pointer_mut(&format!("/request/object{place}")) {
+                    *found = value;
+                }
+                review.to_string().into_bytes()
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
+
+        /// 503 is for a pod of a shape that no API server lets through: the webhook's policy decides.
+        #[test]
+        fn any_body_gets_a_refusal_or_a_whole_answer(body in prop_oneof![any::<Vec<u8>>(), damaged(), misshapen()]) {
+            let text = "sidecar: { metrics: { outputs: [{ remote_write: { url: 'http://p/write' } }] } }";
+            let config = Config::parse(text, &|_| None).unwrap();
+            match webhook(config).answer(&body) {
+                Err((status, error)) => {
+                    prop_assert!(status.is_client_error() || status == StatusCode::SERVICE_UNAVAILABLE, "{status}");
+                    prop_assert!(!error.is_empty());
+                }
+                Ok(answer) => {
+                    let answer: Value = serde_json::from_slice(&answer).unwrap();
+                    let response = &answer["response"];
+                    prop_assert!(response["uid"].is_string() && response["allowed"].is_boolean(), "{answer}");
+                    prop_assert_eq!(response["patch"].is_string(), response["patchType"] == "JSONPatch");
+                    prop_assert_eq!(response["allowed"] == false, response["status"]["message"].is_string());
+                }
+            }
+        }
+    }
+}

@@ -34,8 +34,8 @@ pub(crate) struct Probe {
 }
 
 /// What has come out of a pipe so far.
-struct Collected {
-    text: Arc<Mutex<String>>,
+pub(crate) struct Collected {
+    pub(crate) text: Arc<Mutex<String>>,
     thread: JoinHandle<()>,
 }
 
@@ -303,7 +303,7 @@ impl Drop for Agent {
 
 impl Collected {
     /// Line by line, for as long as the pipe gives any.
-    fn from(pipe: impl Read + Send + 'static) -> Self {
+    pub(crate) fn from(pipe: impl Read + Send + 'static) -> Self {
         let text = Arc::new(Mutex::new(String::new()));
         let sink = text.clone();
         let thread = std::thread::spawn(move || {
@@ -323,7 +323,7 @@ fn address(log: &str, key: &str) -> Option<String> {
     Some(line.split(key).nth(1)?.split_whitespace().next()?.to_owned())
 }
 
-fn get(address: &str, path: &str) -> (u16, String) {
+pub(crate) fn get(address: &str, path: &str) -> (u16, String) {
     let Ok(mut stream) = TcpStream::connect(address) else { return (0, String::new()) };
     let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n");
     let mut answer = String::new();

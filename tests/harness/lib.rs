@@ -11,11 +11,14 @@
 pub mod agent;
 pub mod api_server;
 pub mod app;
+pub mod caller;
+pub mod control_plane;
 pub mod dice;
 pub mod exporter;
 pub mod fault;
 pub mod forward_server;
 pub mod http;
+pub mod injector;
 pub mod kubelet;
 pub mod proxy;
 pub mod relay;

@@ -1,5 +1,5 @@
 //! Measures the log path: speed against its floor, and what it takes at a given load, when idle, by size, and before a line is
-//! lost; and what scraping takes. `tests/README.md` says how to read the tables.
+//! lost; what scraping takes; and what the injector's reviews take. `tests/README.md` says how to read the tables.
 //!
 //! ```text
 //! cargo build --release && cargo run --release -p sidelight-tests --bin bench
@@ -12,6 +12,7 @@
 )]
 
 mod corpus;
+mod echo;
 mod floor;
 mod forward;
 mod http;
@@ -23,6 +24,7 @@ mod node;
 mod peers;
 mod process;
 mod receiver;
+mod reviews;
 mod scrape;
 mod slopes;
 mod speed;
@@ -63,6 +65,10 @@ enum Section {
     Loss(loss::Options),
     /// CPU time and memory of scraping and remote write.
     Scrape(scrape::Options),
+    /// CPU time, latency and memory of the injector's admission reviews.
+    Reviews(reviews::Options),
+    /// A bare server over TLS that answers everything with so many bytes, for comparison.
+    Echo { certificate: PathBuf, key: PathBuf, answer: usize },
     /// One run of the floor program, measured from outside.
     Floor {
         pods: PathBuf,
@@ -82,6 +88,8 @@ fn main() -> anyhow::Result<()> {
         Some(Section::Slopes) => slopes::run(agent),
         Some(Section::Loss(options)) => loss::run(agent, &options),
         Some(Section::Scrape(options)) => scrape::run(agent, &options),
+        Some(Section::Reviews(options)) => reviews::run(&options),
+        Some(Section::Echo { certificate, key, answer }) => echo::run(&certificate, &key, answer),
         Some(Section::Floor { pods, compression, address }) => {
             let lines = floor::run(&pods, address.as_deref(), compression)?;
             println!("{} {lines}", Cost::of_process(std::process::id())?);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
 use std::time::Instant;
 
@@ -77,6 +78,16 @@ impl Process {
         self.child.id()
     }
 
+    /// The first line of its standard output, which has to be a pipe; what follows is lost.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn first_line(&mut self) -> anyhow::Result<String> {
+        let mut line = String::new();
+        BufReader::new(self.child.stdout.take().context("no pipe")?).read_line(&mut line)?;
+        Ok(line)
+    }
+
     /// # Errors
     /// When it has ended.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
@@ -106,9 +117,7 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let mib = |name| Ok::<_, anyhow::Error>(field(&status, name)? as f64 / 1024.0);
-        Ok(Memory { peak_rss: mib("VmHWM:")?, rss: mib("VmRSS:")?, anon: mib("RssAnon:")? })
+        Memory::of_process(self.id())
     }
 }
 
@@ -163,6 +172,20 @@ impl Cost {
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {} {}", self.user, self.system, self.peak_rss, self.anon)
+    }
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// What a process has in memory.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub(crate) fn of_process(id: u32) -> anyhow::Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+        let mib = |name| Ok::<_, anyhow::Error>(field(&status, name)? as f64 / 1024.0);
+        Ok(Memory { peak_rss: mib("VmHWM:")?, rss: mib("VmRSS:")?, anon: mib("RssAnon:")? })
     }
 }
 

@@ -161,8 +161,8 @@ pub(crate) mod tests {
     /// One without an API server.
     pub(crate) fn webhook(config: Config) -> Webhook {
         let metrics = Metrics::register().unwrap();
-        let (profiles, native) = (Box::new(NoProfiles), NativeSidecars::default());
-        Webhook { config, profiles, native, metrics, events: None }
+        let (profiles, kubernetes) = (Box::new(NoProfiles), AtomicU32::new(34));
+        Webhook { config, profiles, kubernetes, metrics, events: None }
     }
 
     /// The review of a pod that gets a sidecar.

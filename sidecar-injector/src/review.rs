@@ -3,6 +3,8 @@
 //! Types of our own: kube's write the patch as an array of numbers, and would parse the pod into a type that drops the fields
 //! which are newer than it.
 
+mod outline;
+
 use std::borrow::Cow;
 
 use base64::Engine;
@@ -47,8 +49,8 @@ pub struct Request {
     /// Nothing may be changed anywhere: no events.
     #[serde(default)]
     pub dry_run: Option<bool>,
-    /// The pod, with whatever fields it has.
-    #[serde(default)]
+    /// The pod, without what no decision and no patch of ours can be about.
+    #[serde(default, deserialize_with = "outline::read")]
     pub object: Value,
 }
 

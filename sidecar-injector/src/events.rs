@@ -12,6 +12,8 @@ use crate::pod::Pod;
 
 /// Events that wait; more are dropped, and counted.
 const WAITING: usize = 256;
+/// From one to the next: pods may come by the thousand, and an API server has better things to do.
+const PAUSE: Duration = Duration::from_millis(50);
 /// The API server may be away; the next event tries again.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest `note` of `events.k8s.io/v1`, in bytes.
@@ -43,6 +45,7 @@ impl Events {
                 if !matches!(published, Ok(Ok(()))) {
                     dropped.inc();
                 }
+                tokio::time::sleep(PAUSE).await;
             }
         });
         Events { queue, metrics }

@@ -58,6 +58,16 @@ impl State {
             ("PATCH", _) if path == webhooks => self.patch_webhooks(request, &body),
             ("GET", ["apis", "sidelight.dev", "v1alpha1", "sidecarprofiles"]) => self.list_profiles(),
             (
+                "GET",
+                ["apis", "sidelight.dev", "v1alpha1", "namespaces", namespace, "sidecarprofiles", name],
+            ) => {
+                let profile = self.profiles.get(&format!("{namespace}/{name}")).cloned();
+                profile.map_or_else(
+                    || (404, failure(404, "NotFound", "no such profile")),
+                    |profile| (200, profile),
+                )
+            }
+            (
                 "PATCH",
                 [
                     "apis",

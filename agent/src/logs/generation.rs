@@ -10,7 +10,7 @@ pub use position::{Offsets, Unknown};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::checkpoint::account::NamespaceAccount;
 use crate::logs::generation::position::{CountedEvents, HEADLESS, Position};
@@ -383,6 +383,11 @@ impl Generation {
     /// Whether every output's receiver has acknowledged every byte.
     pub fn is_acknowledged(&self) -> bool {
         self.backlog() == 0
+    }
+
+    /// When the open file was last written.
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.source()?.modified()
     }
 
     /// Looks at the open file: its size, and whether its last link is gone.

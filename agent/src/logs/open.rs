@@ -17,6 +17,9 @@ const DOCKER_ROOT: &str = "/var/lib/docker/containers";
 /// Descriptors that log files leave to receivers, checkpoints and admin servers, of a limit that has so many to spare.
 const RESERVED_DESCRIPTORS: u64 = 64;
 
+/// How often a directory is listed in which files are being renamed.
+const LISTINGS: usize = 100;
+
 /// The log directory tree, opened once; files are opened below it.
 #[derive(Debug)]
 pub struct Root {
@@ -78,6 +81,17 @@ impl Root {
     /// # Errors
     /// The system's.
     pub fn entries(&self, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Entry>> {
+        for _ in 0..LISTINGS {
+            if let Some(entries) = self.try_entries(&wanted)? {
+                return Ok(entries);
+            }
+        }
+        Err(io::Error::other("files are renamed faster than they can be listed"))
+    }
+
+    /// None where a file went between the listing and the look at it: it may have another name now, which was listed before it
+    /// had it.
+    fn try_entries(&self, wanted: &impl Fn(&str) -> bool) -> io::Result<Option<Vec<Entry>>> {
         let mut entries = Vec::new();
         for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
@@ -85,14 +99,17 @@ impl Root {
             if !wanted(name) {
                 continue;
             }
-            // It may have gone meanwhile.
-            let Ok(stat) = statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let stat = match statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 entries.push(Entry { name: name.to_owned(), inode: (stat.st_dev, stat.st_ino) });
             }
         }
         entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        Ok(entries)
+        Ok(Some(entries))
     }
 
     /// Opens a regular file of this directory; no link is followed.

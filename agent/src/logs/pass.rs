@@ -138,7 +138,9 @@ impl<F: Format> Pass<'_, F> {
             let readable = usize::try_from(generation.end().saturating_sub(offset)).unwrap_or(usize::MAX);
             let room = buffers.window.len().min(readable);
             let read = source.read_at(&mut buffers.window[..room], offset)?;
-            generation.grown_to(offset + read as u64);
+            if read > 0 {
+                generation.grown_to(offset + read as u64);
+            }
             if offset == 0
                 && generation.identity().is_none()
                 && generation.identify(&buffers.window[..read]).is_none()

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use flate2::read::MultiGzDecoder;
 
@@ -68,6 +69,11 @@ impl Source {
         inflaters.truncate(MAX_INFLATERS - 1);
         inflaters.insert(0, inflater);
         Ok(read)
+    }
+
+    /// When it was last written.
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.file.metadata().ok()?.modified().ok()
     }
 
     /// Size and number of links. A gzip file's size is what its trailer says (RFC 1952, ISIZE): exact for the one

@@ -114,7 +114,10 @@ impl Splitter {
     /// Reads a line; none when it is torn.
     pub fn split<'a>(&mut self, line: &'a [u8]) -> Option<Line<'a>> {
         if let Some(time) = self.plain {
-            return Some(Line { time, stream: Stream::Stdout, partial: false, content: Cow::Borrowed(line) });
+            // Who does not append, and has the file truncated, leaves a hole in front of the next line.
+            let hole = line.iter().take_while(|byte| **byte == 0).count();
+            let content = Cow::Borrowed(&line[hole..]);
+            return Some(Line { time, stream: Stream::Stdout, partial: false, content });
         }
         if line.first() == Some(&b'{') { self.docker(line) } else { self.cri(line) }
     }

@@ -23,6 +23,9 @@ const COPY_FRESH: Duration = Duration::from_secs(60);
 /// How often files with a backlog are looked at.
 const BACKLOG_LOOK: Duration = Duration::from_secs(1);
 
+/// Files that are open at a time: a sidecar of 32 MiB has room for no more.
+const MAX_FILES: usize = 1000;
+
 /// A file that is not read: it is the copy of another one, or may be.
 #[derive(Debug)]
 pub(super) struct Aside {
@@ -98,10 +101,14 @@ impl Tree {
         let mut file = match aside.map(|place| self.aside.swap_remove(place)) {
             Some(aside) => Aside { path, ..aside },
             None => {
+                if known.len() + found.files.len() + self.aside.len() >= MAX_FILES {
+                    found.too_many = true;
+                    return;
+                }
                 let Some(root) = &self.directories[index].root else { return };
                 match root.open_file(&entry.name) {
-                    // Renamed meanwhile, what is known is here now.
-                    Ok(LogFile { inode, .. }) if known.contains_key(&inode) => return,
+                    // Renamed meanwhile, what is known is here now; or it has two names.
+                    Ok(LogFile { inode, .. }) if known.contains_key(&inode) || found.has(inode) => return,
                     Ok(LogFile { file, inode }) => {
                         let source = Arc::new(Source::plain(file));
                         Aside { path, inode, source, seen: Instant::now(), original: None }
@@ -132,7 +139,9 @@ impl Tree {
 
     fn judge(&self, index: usize, name: &str, file: &Aside) -> Verdict {
         if let Some(known) = &file.original {
-            let is_copy = known.source().is_none() || known.is_copied_in(&file.source);
+            // Once the other one is truncated there is nothing left to compare with: what was a copy is one.
+            let is_copy =
+                known.source().is_none() || known.is_truncated() || known.is_copied_in(&file.source);
             return if is_copy { Verdict::Copy(known.clone()) } else { Verdict::New };
         }
         let streams = self.pods.get(self.directories[index].path.as_os_str());

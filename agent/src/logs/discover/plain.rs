@@ -33,6 +33,8 @@ pub(super) struct Directory {
     pub(super) path: PathBuf,
     globs: Vec<FileGlob>,
     pub(super) root: Option<Root>,
+    /// It was said that it has too many files.
+    crowded: bool,
 }
 
 /// The directories of these globs.
@@ -45,6 +47,7 @@ pub(super) fn directories_of(globs: &[FileGlob]) -> Vec<Directory> {
                 path: glob.directory().to_owned(),
                 globs: vec![glob.clone()],
                 root: None,
+                crowded: false,
             }),
         }
     }
@@ -105,6 +108,7 @@ impl Tree {
             generation.path().parent() == Some(&path) && !present.contains(&generation.inode())
         };
         known.values().filter(is_gone).for_each(|generation| generation.seen_gone());
+        self.tell_crowded(index, found.too_many);
         self.add(&path, found);
         self.tell_changed(&path, &before);
     }
@@ -118,7 +122,7 @@ impl Tree {
         }
         let Some(own_path) = directory.root.as_ref().map(Root::own_path) else { return Ok(Vec::new()) };
         self.watch(&own_path, Watched::Files(index));
-        let Directory { path, globs, root } = &self.directories[index];
+        let Directory { path, globs, root, .. } = &self.directories[index];
         let Some(root) = root else { return Ok(Vec::new()) };
         let entries = root.entries(|name| globs.iter().any(|glob| glob.matches(name)))?;
         self.discovery.inventory.set_unlisted(path, None);
@@ -132,6 +136,19 @@ impl Tree {
         let problem = format!("cannot list {}: {error}{}", directory.display(), hint(error));
         if self.discovery.inventory.set_unlisted(directory, Some(problem.clone())) {
             tracing::warn!(problem, "a directory of logs.files is waited for");
+        }
+    }
+
+    fn tell_crowded(&mut self, index: usize, is_crowded: bool) {
+        let Directory { path, crowded, .. } = &mut self.directories[index];
+        let is_news = std::mem::replace(crowded, is_crowded) != is_crowded;
+        if is_crowded {
+            let problem =
+                format!("{} has more files than can be open; remove old ones, or name fewer", path.display());
+            if is_news {
+                tracing::warn!(problem, "files are not read");
+            }
+            self.discovery.inventory.set_unlisted(path, Some(problem));
         }
     }
 
@@ -166,7 +183,7 @@ impl Tree {
 
     /// Adds what was found to the logs of the directory.
     fn add(&mut self, directory: &Path, found: Found) {
-        let Found { files, unreadable } = found;
+        let Found { files, unreadable, .. } = found;
         let mut fresh = Vec::new();
         for (name, Aside { path, inode, source, .. }) in files {
             let Some(container) = self.stream(directory, &name) else { continue };
@@ -185,8 +202,8 @@ impl Tree {
         }
         {
             let saved = self.discovery.saved.lock().unwrap_or_else(PoisonError::into_inner);
-            // A copy is not to take what is saved of another file.
-            fresh.sort_by_key(|(_, generation)| !saved.has(generation));
+            // A copy is not to take what is saved of another file; of several, the oldest is the one of what was read.
+            fresh.sort_by_key(|(_, generation)| (!saved.has(generation), generation.modified()));
         }
         for (container, generation) in fresh {
             self.set_start(&generation);
@@ -277,6 +294,9 @@ impl Tree {
         for known in self.pods.values_mut().flat_map(HashMap::values_mut) {
             let newest = known.container.generations().pop();
             let is_gone = |newest: &Arc<Generation>| !newest.is_listed() && newest.source().is_some();
+            if newest.as_ref().is_some_and(|newest| newest.is_listed()) {
+                known.container.set_gone(false);
+            }
             let Some(newest) = newest.filter(is_gone) else {
                 known.missing = None;
                 continue;
@@ -302,6 +322,16 @@ pub(super) struct Found {
     pub(super) files: Vec<(String, Aside)>,
     /// By name, why it cannot be opened.
     unreadable: HashMap<String, String>,
+    /// There was no room for all.
+    pub(super) too_many: bool,
+}
+
+// === impl Found ===
+
+impl Found {
+    pub(super) fn has(&self, inode: Inode) -> bool {
+        self.files.iter().any(|(_, file)| file.inode == inode)
+    }
 }
 
 /// What to do where a file or directory may not be read.

@@ -45,7 +45,8 @@ impl Generation {
             bytes.truncate(read);
             bytes
         };
-        let (own, others) = (read(&source), read(other));
+        // The copy first: what is written meanwhile may be in both.
+        let (others, own) = (read(other), read(&source));
         // Asked last: it may be truncated at any time.
         if self.is_truncated() { has_all() } else { own.starts_with(&others) }
     }

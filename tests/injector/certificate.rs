@@ -11,7 +11,7 @@ use sidelight_tests::tls::Authority;
 
 use crate::{Stage, answer, caller, pod, start};
 
-/// What a bundle holds.
+/// Who calls by this name and believes this bundle.
 fn caller_of(stage: &Stage, name: &str, bundle: &str) -> Caller {
     Caller::new(stage.injector.address(), name, bundle)
 }

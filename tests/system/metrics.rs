@@ -56,7 +56,7 @@ pub(crate) fn series(name: &str, pod: &str, exporter: &Exporter, own: &str) -> S
 
 /// The only target that the API tells of.
 fn target(agent: &Agent) -> Value {
-    agent.api("/api/v1/targets")["targets"][0].take()
+    agent.api("/api/v1/targets")["targets"][0].clone()
 }
 
 #[test]

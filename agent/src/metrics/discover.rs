@@ -125,9 +125,6 @@ fn unfit(pod: &Pod, config: &Config) -> Option<String> {
 
 /// The annotation alone is not enough: a pod may have lost its sidecar in a template that was copied.
 fn is_scraped_by_sidecar(pod: &Pod) -> bool {
-    if pod.is_own {
-        return false;
-    }
     let annotations = pod.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     sidecar_scrapes(annotations)
         && pod.containers.iter().any(|container| container.name == sidecar::CONTAINER)

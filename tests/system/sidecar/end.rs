@@ -10,7 +10,7 @@ use sidelight_tests::forward_server::ForwardServer;
 
 use super::{BINARY, config, start};
 
-/// Scenario: the app of a Job writes its last lines, a panic and half a line among them, into known and new files, and ends;
+/// Scenario: the app of a Job writes its last lines, a panic and half a line among them, into known and new files, one in a new directory, and ends;
 /// the kubelet tells the native sidecar to end at once.
 /// Guarantee: everything has arrived when it has ended, with 0.
 #[test]
@@ -18,9 +18,9 @@ fn everything_a_job_has_written_arrives_before_the_sidecar_ends() {
     let (pod, server) = (Pod::new(), ForwardServer::start());
     let mut log = pod.log("app.log", "app");
     log.lines(1_000, 200);
-    let agent = start(&pod, &server, &["*.log*"]);
+    let agent = start(&pod, &server, &["*.log*", "late/*.log"]);
     eventually("the first lines", || server.count("app") == 1_000);
-    log.lines(20_000, 200);
+    log.lines(10_000, 200);
     log.rotate("app.log.1");
     log.lines(1_000, 200);
     log.raw("thread 'main' (7) panicked at src/main.rs:2:5: seq=panic:0\nstack backtrace:\n");
@@ -28,9 +28,11 @@ fn everything_a_job_has_written_arrives_before_the_sidecar_ends() {
     last.lines(100, 200);
     let unfinished = last.numbered(100);
     last.raw(&unfinished);
-    pod.log("half.log", "half").raw("a line without its end");
+    // It is looked for once a second.
+    std::fs::create_dir(pod.log_path("late")).unwrap();
+    pod.log("late/half.log", "half").raw("a line without its end");
     assert_eq!(agent.stop(), 0);
-    assert_eq!(server.assert_complete("app", 22_000) + server.assert_complete("last", 101), 0);
+    assert_eq!(server.assert_complete("app", 12_000) + server.assert_complete("last", 101), 0);
     let texts = server.texts();
     for text in [
         "thread 'main' (7) panicked at src/main.rs:2:5: seq=panic:0\nstack backtrace:",
@@ -47,7 +49,7 @@ fn it_ends_in_time_when_the_receiver_is_away() {
     let (pod, server) = (Pod::new(), ForwardServer::start());
     server.faults().stall.store(true, Ordering::SeqCst);
     let mut log = pod.log("app.log", "app");
-    log.lines(40_000, 500);
+    log.lines(4_000, 500);
     let agent = pod.start_with_grace(BINARY, &config(&pod, &server, &["*.log"], ""), "5s");
     eventually("chunks are under way", || agent.metric("sidelight_log_source_bytes_in_flight") > 0.0);
     let told = Instant::now();

@@ -28,6 +28,8 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Bytes of the sidecar's configuration: a variable of a process has at most 128 KiB (`MAX_ARG_STRLEN`).
 const MAX_CONFIG: usize = 96 << 10;
+/// Characters of an annotation's key that are told: more than a good one can have is no help.
+const MAX_KEY: usize = 320;
 /// Bytes of a profile, and of all regexes in it together: every replica reads all profiles, and compiles what they hold.
 const MAX_PROFILE: usize = 16 << 10;
 const MAX_PROFILE_REGEXES: usize = 512;
@@ -152,8 +154,10 @@ fn found_problems(pod: &Pod<'_>, wishes: &InjectAnnotations, context: Context<'_
     let containers: Vec<&str> = pod.all_containers().map(|container| container.name).collect();
     // Which of the others pods may use is for the node's agent to say.
     let told = problems(pod.annotations(), &containers, &Allow::everything(), &BUILTIN.map(|(name, _)| name));
-    let mut told: Vec<String> =
-        told.into_iter().map(|Problem { key, message }| format!("{key}: {message}")).collect();
+    // The API server looks at the lengths of keys only behind its webhooks.
+    let tell =
+        |Problem { key, message }| format!("{}: {message}", key.chars().take(MAX_KEY).collect::<String>());
+    let mut told: Vec<String> = told.into_iter().map(tell).collect();
     if wishes.image.as_ref().is_some_and(|image| !context.config.image_allow.matches(image)) {
         told.push(format!(
             "{PREFIX}inject.image: the operator does not let pods name this image (image_allow)"

@@ -152,6 +152,21 @@ fn a_job_with_a_sidecar_ends_and_loses_nothing() {
     shop.fluent.assert_complete_of(name(&pods[0]), 20_000);
 }
 
+/// Scenario: an injector that works, then one that is away.
+/// Guarantee: `check` says so of each, with its exit code.
+#[test]
+#[ignore = "needs a cluster"]
+fn check_tells_an_injector_that_works_from_one_that_does_not() {
+    let mut shop = Shop::open("check");
+    let (code, told) = shop.injector.check();
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("ok") && !told.contains("FAILED"), "{told}");
+    shop.injector.pause();
+    let (code, told) = shop.injector.check();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("FAILED   dry run"), "{told}");
+}
+
 /// Scenario: the injector is away; pods are made that ask for a sidecar, that do not, and that ask in a namespace which has
 /// opted out.
 /// Guarantee: only the first are refused, and let in when it is back.

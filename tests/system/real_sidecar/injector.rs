@@ -61,6 +61,15 @@ impl Injector {
         });
     }
 
+    /// What `check` finds: its exit code and its lines.
+    pub(super) fn check(&self) -> (Option<i32>, String) {
+        let file = self.directory.path().join("injector.yaml");
+        let mut command = Command::new(binary());
+        command.args(["check", "--namespace", "default", "--config"]).arg(file);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    }
+
     /// Ends the process; the API server goes on calling it.
     pub(super) fn pause(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -72,6 +81,7 @@ impl Injector {
 
 impl Drop for Injector {
     fn drop(&mut self) {
+        self.pause();
         let name = &self.namespace;
         for kind in ["mutatingwebhookconfiguration", "clusterrole", "clusterrolebinding", "namespace"] {
             let _ = Command::new("kubectl")
@@ -79,7 +89,6 @@ impl Drop for Injector {
                 .stdout(Stdio::null())
                 .status();
         }
-        self.pause();
     }
 }
 

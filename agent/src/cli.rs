@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use sidelight_contract::sidecar::{Environment, POD_INFO_PATH, SECRET_PREFIX};
 use sidelight_runtime::exit;
 use sidelight_runtime::logging::{self, LogFormat};
+use sidelight_runtime::terminal::{complain, print, say};
 
 use crate::app::{self, Origin, Start};
 use crate::config::section::{format_size, parse_duration};
@@ -223,33 +224,7 @@ fn parse_metrics(format: Option<MetricsFormat>) -> u8 {
     }
 }
 
-/// All mistakes, one a line.
-fn complain(mistakes: &[String]) -> u8 {
-    for mistake in mistakes {
-        say(mistake);
-    }
-    let count = mistakes.len();
-    say(&format!("{count} mistake{}", if count == 1 { "" } else { "s" }));
-    exit::USAGE
-}
-
 fn failed(error: &anyhow::Error) -> u8 {
     say(&format!("{error:#}"));
     exit::NEGATIVE
-}
-
-/// To the operator, on standard error.
-#[allow(clippy::print_stderr, reason = "this is the command line's voice")]
-pub(crate) fn say(text: &str) {
-    eprintln!("{text}");
-}
-
-/// To standard output; a reader that has gone away ends the program in peace.
-pub(crate) fn print(text: &str) -> u8 {
-    use std::io::Write;
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => exit::SUCCESS,
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::SUCCESS,
-        Err(_) => exit::NEGATIVE,
-    }
 }

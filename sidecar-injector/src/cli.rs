@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use kube::CustomResourceExt;
 use sidelight_runtime::exit;
 use sidelight_runtime::logging::{self, LogFormat};
+use sidelight_runtime::terminal::{complain, print, say};
 
 use crate::config::Config;
 use crate::profile::SidecarProfile;
@@ -78,30 +79,4 @@ fn serve(file: &Path, log_format: LogFormat) -> u8 {
 /// The configuration; else the exit code, and what is wrong has been said.
 fn load(file: &Path) -> Result<Config, u8> {
     Config::load(file, &|name| std::env::var(name).ok()).map_err(|mistakes| complain(&mistakes))
-}
-
-/// All mistakes, one a line.
-fn complain(mistakes: &[String]) -> u8 {
-    for mistake in mistakes {
-        say(mistake);
-    }
-    let count = mistakes.len();
-    say(&format!("{count} mistake{}", if count == 1 { "" } else { "s" }));
-    exit::USAGE
-}
-
-/// To the operator, on standard error.
-#[allow(clippy::print_stderr, reason = "this is the command line's voice")]
-fn say(text: &str) {
-    eprintln!("{text}");
-}
-
-/// To standard output; a reader that has gone away ends the program in peace.
-fn print(text: &str) -> u8 {
-    use std::io::Write;
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => exit::SUCCESS,
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => exit::SUCCESS,
-        Err(_) => exit::NEGATIVE,
-    }
 }

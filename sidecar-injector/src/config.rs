@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use sidelight_agent::config::section::{Environment, Mistakes, Section, expand};
-use sidelight_contract::annotations::Native;
 use sidelight_contract::glob::GlobList;
 use sidelight_contract::quantity;
 use yaml_serde::Value;
@@ -95,10 +94,11 @@ impl Config {
         expand(&mut tree, "", environment, &mut mistakes);
         let mut root = Section::new("", tree, &mut mistakes);
         let mut admin = root.section("admin", &mut mistakes);
+        let default = Config::default();
         let config = Config {
-            listen: address(&mut root, "listen", "[::]:10250", &mut mistakes),
-            admin_listen: address(&mut admin, "listen", "[::]:9614", &mut mistakes),
-            mode: root.read("mode", Mode::Warn, &mut mistakes, |text| match text {
+            listen: address(&mut root, "listen", &default.listen, &mut mistakes),
+            admin_listen: address(&mut admin, "listen", &default.admin_listen, &mut mistakes),
+            mode: root.read("mode", default.mode, &mut mistakes, |text| match text {
                 "warn" => Ok(Mode::Warn),
                 "deny" => Ok(Mode::Deny),
                 other => Err(format!("{other:?} is not allowed: warn or deny")),
@@ -192,12 +192,7 @@ fn sidecar(mut section: Section, mistakes: &mut Mistakes) -> Template {
             "Always" | "IfNotPresent" | "Never" => Ok(Some(text.to_owned())),
             other => Err(format!("{other:?} is not allowed: Always, IfNotPresent or Never")),
         }),
-        native: section.read("native", Native::Auto, mistakes, |text| match text {
-            "auto" => Ok(Native::Auto),
-            "true" => Ok(Native::Always),
-            "false" => Ok(Native::Never),
-            other => Err(format!("{other:?} is not allowed: auto, true or false")),
-        }),
+        native: section.read("native", default.native, mistakes, str::parse),
         resources: resources(section.section("resources", mistakes), &default.resources, mistakes),
         log_volume_size: quantity_at(&mut section, "log_volume_size", &default.log_volume_size, mistakes),
         data_volume_size: quantity_at(&mut section, "data_volume_size", &default.data_volume_size, mistakes),
@@ -210,9 +205,12 @@ fn sidecar(mut section: Section, mistakes: &mut Mistakes) -> Template {
 }
 
 fn quantity_at(section: &mut Section, key: &'static str, default: &str, mistakes: &mut Mistakes) -> String {
-    section.read(key, default.to_owned(), mistakes, |text| match quantity::parse(text) {
-        Some(number) if number > 0.0 => Ok(text.to_owned()),
-        _ => Err(format!("{text:?} is no quantity above 0 such as 256Mi")),
+    section.read(key, default.to_owned(), mistakes, |text| {
+        if quantity::is_positive(text) {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("{text:?} is no quantity above 0 such as 256Mi"))
+        }
     })
 }
 

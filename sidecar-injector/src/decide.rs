@@ -1,5 +1,6 @@
 //! Whether a pod gets a sidecar, and what is to be added for it. Pure: no I/O, no clock, no cluster.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use json_patch::Patch;
@@ -108,17 +109,21 @@ pub struct Injection {
     pub native: bool,
 }
 
-/// Decides.
+/// Decides about a pod.
 pub fn decide(object: &Value, context: Context<'_>) -> Decision {
-    let pod = match Pod::of(object) {
-        Ok(pod) => pod,
-        Err(error) => return Decision::Fail(error),
-    };
-    if let Some(skip) = unfit(&pod) {
+    match Pod::of(object) {
+        Ok(pod) => decide_about(&pod, object, context),
+        Err(error) => Decision::Fail(error),
+    }
+}
+
+/// The same for one that has been looked at.
+pub fn decide_about(pod: &Pod<'_>, object: &Value, context: Context<'_>) -> Decision {
+    if let Some(skip) = unfit(pod) {
         return Decision::Skip(skip, Vec::new());
     }
     let wishes = inject_annotations(pod.annotations(), &Allow::everything());
-    let mut problems = found_problems(&pod, &wishes, context);
+    let mut problems = found_problems(pod, &wishes, context);
     if !problems.is_empty() && context.config.mode == Mode::Deny {
         return Decision::Deny(problems.join("; "));
     }
@@ -132,7 +137,7 @@ pub fn decide(object: &Value, context: Context<'_>) -> Decision {
     match &wishes.inject {
         Some(Inject::No) => Decision::Skip(Skip::NotAsked, Vec::new()),
         None => Decision::Skip(Skip::BadAnnotation, problems),
-        Some(Inject::Yes | Inject::Profile(_)) => inject(object, &pod, wishes, &template, problems, context),
+        Some(Inject::Yes | Inject::Profile(_)) => inject(object, pod, wishes, &template, problems, context),
     }
 }
 
@@ -167,12 +172,12 @@ fn found_problems(pod: &Pod<'_>, wishes: &InjectAnnotations, context: Context<'_
 }
 
 /// What the sidecar is made from: the operator's defaults, and the profile that the pod names.
-fn template(wishes: &InjectAnnotations, context: Context<'_>) -> Result<Template, Decision> {
+fn template<'a>(wishes: &InjectAnnotations, context: Context<'a>) -> Result<Cow<'a, Template>, Decision> {
     let defaults = &context.config.sidecar;
-    let Some(Inject::Profile(name)) = &wishes.inject else { return Ok(defaults.clone()) };
+    let Some(Inject::Profile(name)) = &wishes.inject else { return Ok(Cow::Borrowed(defaults)) };
     let key = format!("{PREFIX}inject");
     match (context.profile)(name) {
-        Ok(profile) => Ok(defaults.with_profile(&profile)),
+        Ok(profile) => Ok(Cow::Owned(defaults.with_profile(&profile))),
         Err(NoProfile::Missing) => Err(Decision::Deny(format!(
             "{key}: there is no SidecarProfile {name:?} in the pod's namespace; create it, or say true for the defaults"
         ))),
@@ -233,7 +238,8 @@ fn inject(
 ) -> Decision {
     let is_as_asked = warnings.is_empty();
     wishes.image = wishes.image.filter(|image| context.config.image_allow.matches(image));
-    let purpose = match purpose(pod, &wishes, template, &mut warnings) {
+    let metrics = wishes_for_metrics(pod, template);
+    let purpose = match purpose(pod, &wishes, &metrics, template, &mut warnings) {
         Ok(purpose) => purpose,
         Err(message) => return Decision::Deny(message),
     };
@@ -262,7 +268,7 @@ fn inject(
     };
     warnings.extend(logs.warnings.iter().cloned());
     let order = wishes.order.unwrap_or_default();
-    let ports = wishes_for_metrics(pod, template).flat_map(|wishes| wishes.ports);
+    let ports = metrics.into_iter().flat_map(|wishes| wishes.ports);
     let scraped =
         ports.filter_map(|port| if let Port::Number(port) = port { Some(port) } else { None }).collect();
     let parts = Parts { pod, template, wishes: &wishes, native, purpose, logs: &logs, scraped };
@@ -293,10 +299,11 @@ fn cannot_be(pod: &Pod<'_>, logs: &LogVolumes, sidecar: &Sidecar) -> Option<Stri
 fn purpose(
     pod: &Pod<'_>,
     wishes: &InjectAnnotations,
+    metrics: &[MetricAnnotations],
     template: &Template,
     warnings: &mut Vec<String>,
 ) -> Result<Purpose, String> {
-    let metrics = wishes_for_metrics(pod, template).any(|wishes| wishes.collect == Some(true));
+    let metrics = metrics.iter().any(|wishes| wishes.collect == Some(true));
     let mut purpose = Purpose { logs: !wishes.logs.is_empty(), metrics };
     if purpose.is_none() {
         warnings.push(format!(
@@ -317,12 +324,12 @@ fn purpose(
 }
 
 /// What the annotations say about metrics: of the whole pod, and of each container.
-fn wishes_for_metrics(pod: &Pod<'_>, template: &Template) -> impl Iterator<Item = MetricAnnotations> {
+fn wishes_for_metrics(pod: &Pod<'_>, template: &Template) -> Vec<MetricAnnotations> {
     let prometheus_io = template.metrics["prometheus_io"] != json!(false);
     let containers = pod.lasting_containers().map(|container| Some(container.name));
-    std::iter::once(None).chain(containers).map(move |container| {
-        metric_annotations(pod.annotations(), container, &Allow::everything(), prometheus_io)
-    })
+    let wishes =
+        |container| metric_annotations(pod.annotations(), container, &Allow::everything(), prometheus_io);
+    std::iter::once(None).chain(containers).map(wishes).collect()
 }
 
 fn additions(parts: &Parts<'_>, sidecar: Sidecar, order: Order) -> Additions {

@@ -206,7 +206,7 @@ impl Resources {
         let wrong = each.filter_map(|(part, (name, value))| {
             let is_resource =
                 ["cpu", "memory", "ephemeral-storage"].contains(&name.as_str()) || name.contains('/');
-            let is_quantity = quantity::parse(value).is_some_and(|number| number > 0.0);
+            let is_quantity = quantity::is_positive(value);
             let what = if is_resource {
                 "no quantity above 0 such as 50m or 64Mi"
             } else {
@@ -219,9 +219,5 @@ impl Resources {
 }
 
 fn native<S: serde::Serializer>(native: &Native, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(match native {
-        Native::Auto => "auto",
-        Native::Always => "true",
-        Native::Never => "false",
-    })
+    serializer.collect_str(native)
 }

@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use sidelight_runtime::exit;
 
 use crate::config::{Config, Mode};
-use crate::decide::{Context, Decision, Injection, NoProfile, Skip, decide};
+use crate::decide::{Context, Decision, Injection, NoProfile, Skip, decide_about};
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::patch;
@@ -68,8 +68,14 @@ impl Webhook {
             kubernetes: self.kubernetes.load(Ordering::Relaxed),
             profile: &find,
         };
-        let decision = decide(&request.object, context);
-        self.tell(&request, &decision);
+        let decision = match Pod::of(&request.object) {
+            Ok(pod) => {
+                let decision = decide_about(&pod, &request.object, context);
+                self.tell(&request, &pod, &decision);
+                decision
+            }
+            Err(error) => Decision::Fail(error),
+        };
         match decision {
             Decision::Skip(skip, warnings) => {
                 self.count("skipped");
@@ -103,8 +109,7 @@ impl Webhook {
 
     /// Logs what somebody may ask about, and writes an event: for warnings and refusals reach the controller that creates the
     /// pod, and not the person who wrote its template.
-    fn tell(&self, request: &Request, decision: &Decision) {
-        let Ok(pod) = Pod::of(&request.object) else { return };
+    fn tell(&self, request: &Request, pod: &Pod<'_>, decision: &Decision) {
         let (is_warning, reason, note) = match decision {
             Decision::Inject(injection) => {
                 let (purpose, warnings) = (injection.purpose.names(), injection.warnings.join("; "));
@@ -126,7 +131,7 @@ impl Webhook {
             tracing::info!(namespace, pod = name, reason, note, dry_run = is_dry_run);
         }
         if let Some(events) = self.events.as_ref().filter(|_| !is_dry_run) {
-            events.tell(&pod, namespace, is_warning, reason, &note);
+            events.tell(pod, namespace, is_warning, reason, &note);
         }
     }
 }

@@ -77,6 +77,20 @@ pub fn matches(glob: &str, text: &str) -> bool {
     }
 }
 
+/// What a glob of files may be, for messages.
+pub const FILE_GLOB: &str =
+    "an absolute path below a directory, with * and ? in its last part only, such as /var/log/app/*.log";
+
+/// The directory of a glob of files, and the glob of their names; none where it is not [`FILE_GLOB`]. Only the last part may
+/// have wildcards: what stands before it is a directory that can be mounted and watched.
+pub fn file_glob(text: &str) -> Option<(&str, &str)> {
+    let (directory, name) = text.rsplit_once('/')?;
+    let parts = directory.strip_prefix('/')?;
+    let is_plain = |part: &str| !["", ".", ".."].contains(&part) && !part.contains(['*', '?']);
+    let is_good = !["", ".", ".."].contains(&name) && parts.split('/').all(is_plain) && !text.contains('\0');
+    is_good.then_some((directory, name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

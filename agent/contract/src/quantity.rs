@@ -35,6 +35,11 @@ pub fn parse(text: &str) -> Option<f64> {
     Some(if *factor < 1.0 { number / (1.0 / factor).round() } else { number * factor })
 }
 
+/// Whether it is a quantity above nothing.
+pub fn is_positive(text: &str) -> bool {
+    parse(text).is_some_and(|number| number > 0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::parse;

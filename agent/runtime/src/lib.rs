@@ -1,4 +1,4 @@
-//! The shell around a process: how it logs, answers its administrator, hears signals, says that it is alive and ends.
+//! The shell around a process: how it logs, speaks to who has typed its command, answers its administrator, hears signals, says that it is alive and ends.
 //! Knows nothing of what the process does.
 
 pub mod admin;
@@ -7,3 +7,4 @@ pub mod logging;
 pub mod process;
 pub mod progress;
 pub mod signals;
+pub mod terminal;

@@ -98,7 +98,7 @@ fn explain_globs(view: &View) -> Vec<ContainerExplanation> {
     let streams = view.inventory.containers();
     let is_meant = |glob: &&FileGlob| {
         streams.iter().any(|stream| {
-            let file = stream.path.file.as_deref().and_then(|file| file.rsplit('/').next());
+            let file = stream.path.file_name();
             stream.directory == glob.directory() && file.is_some_and(|name| glob.matches(name))
         })
     };

@@ -8,9 +8,10 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use sidelight_runtime::exit;
+use sidelight_runtime::terminal::{print, say};
 
+use super::Form;
 use super::table::Table;
-use super::{Form, print, say};
 use crate::admin::explain::Explanation;
 use crate::admin::page::bytes_text;
 use crate::admin::status::{Files, Outputs};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
-use sidelight_contract::glob;
+use sidelight_contract::glob::{self, FILE_GLOB, file_glob};
 
 use super::section::{Environment, Purpose};
 use super::{Config, read};
@@ -86,19 +86,8 @@ impl FileGlob {
     /// # Errors
     /// What is allowed.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let not_allowed = || {
-            format!(
-                "{text:?} is not allowed: an absolute path below a directory, with * and ? in its last part only, such as /var/log/app/*.log"
-            )
-        };
-        let (directory, name) = text.rsplit_once('/').ok_or_else(not_allowed)?;
-        let parts = directory.strip_prefix('/').ok_or_else(not_allowed)?;
-        let is_plain =
-            |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['*', '?']);
-        let is_name = !name.is_empty() && name != "." && name != "..";
-        if !is_name || !parts.split('/').all(is_plain) || text.contains('\0') {
-            return Err(not_allowed());
-        }
+        let (directory, name) =
+            file_glob(text).ok_or_else(|| format!("{text:?} is not allowed: {FILE_GLOB}"))?;
         Ok(FileGlob { directory: PathBuf::from(directory), name: name.to_owned() })
     }
 

@@ -57,6 +57,11 @@ impl ContainerPath {
         })
     }
 
+    /// The name of the file that an app writes by itself.
+    pub fn file_name(&self) -> Option<&str> {
+        self.file.as_deref()?.rsplit('/').next()
+    }
+
     /// Whether the app writes the file by itself.
     pub fn is_plain(&self) -> bool {
         self.file.is_some()

@@ -10,9 +10,10 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhook;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use sidelight_runtime::exit;
+use sidelight_runtime::terminal::{print, say};
 
 use self::ask::Cluster;
-use super::{load, print, say};
+use super::load;
 use crate::check::certificate::certificate;
 use crate::check::installation::{self, calls_for, dry_run, failure_policy, of_service, registration};
 use crate::check::pods::{self, Problems};

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sidelight_runtime::exit;
+use sidelight_runtime::terminal::{print, say};
 
-use super::{load, print, say};
+use super::load;
 use crate::config::Config;
 use crate::offline::{self, Outcome, Settings};
 

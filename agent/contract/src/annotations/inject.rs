@@ -1,6 +1,10 @@
 //! The values of `inject` and `inject.*`: whether a pod wants a sidecar, and what kind of one.
 
+use std::fmt;
+use std::str::FromStr;
+
 use super::{Allow, Name, PREFIX, not_allowed};
+use crate::glob::{FILE_GLOB, file_glob};
 use crate::quantity;
 
 /// How many globs `inject.logs` may name.
@@ -79,6 +83,28 @@ pub fn inject_annotations<'a>(
     said
 }
 
+// === impl Native ===
+
+impl Native {
+    const ALL: [(&str, Native); 3] =
+        [("auto", Native::Auto), ("true", Native::Always), ("false", Native::Never)];
+}
+
+impl fmt::Display for Native {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Native::ALL.iter().find(|(_, native)| native == self).map_or("auto", |(name, _)| name))
+    }
+}
+
+impl FromStr for Native {
+    type Err = String;
+
+    fn from_str(value: &str) -> Result<Self, String> {
+        let found = Native::ALL.iter().find(|(name, _)| *name == value);
+        found.map(|(_, native)| *native).ok_or_else(|| not_allowed(value, "auto, true or false"))
+    }
+}
+
 // === impl InjectAnnotations ===
 
 impl InjectAnnotations {
@@ -95,7 +121,7 @@ impl InjectAnnotations {
             "inject.cpu-limit" => self.cpu_limit = Some(resource(value)?),
             "inject.memory-request" => self.memory_request = Some(resource(value)?),
             "inject.memory-limit" => self.memory_limit = Some(resource(value)?),
-            "inject.native" => self.native = Some(native(value)?),
+            "inject.native" => self.native = Some(value.parse()?),
             "inject.order" => self.order = Some(order(value)?),
             "inject.otlp" => {
                 self.otlp = Some(value.parse().map_err(|_| not_allowed(value, "true or false"))?);
@@ -131,21 +157,12 @@ fn log_globs(value: &str) -> Result<Vec<String>, String> {
         return Err(format!("{} globs are named, at most {MAX_LOG_GLOBS} may be", globs.len()));
     }
     let is_good = |glob: &&str| {
-        let Some((directory, file)) = glob.rsplit_once('/') else { return false };
-        let parts = directory.strip_prefix('/').map(|parts| parts.split('/'));
-        let is_plain =
-            |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['*', '?', '$']);
-        parts.is_some_and(|mut parts| parts.all(is_plain))
-            && !["", ".", ".."].contains(&file)
-            && !file.contains('$')
+        file_glob(glob).is_some()
             && glob.len() <= 1024
-            && !glob.chars().any(|c| c.is_control() || [':', '\u{feff}'].contains(&c))
+            && !glob.chars().any(|c| c.is_control() || ['$', ':', '\u{feff}'].contains(&c))
     };
     match globs.iter().find(|glob| !is_good(glob)) {
-        Some(bad) => Err(not_allowed(
-            bad,
-            "an absolute path below a directory, with * and ? in its last part only, such as /var/log/app/*.log",
-        )),
+        Some(bad) => Err(not_allowed(bad, FILE_GLOB)),
         None => Ok(globs.into_iter().map(str::to_owned).collect()),
     }
 }
@@ -157,18 +174,10 @@ fn image(value: &str) -> Result<String, String> {
 }
 
 fn resource(value: &str) -> Result<String, String> {
-    match quantity::parse(value) {
-        Some(number) if number > 0.0 => Ok(value.to_owned()),
-        _ => Err(not_allowed(value, "a quantity above 0 such as 50m or 64Mi")),
-    }
-}
-
-fn native(value: &str) -> Result<Native, String> {
-    match value {
-        "auto" => Ok(Native::Auto),
-        "true" => Ok(Native::Always),
-        "false" => Ok(Native::Never),
-        _ => Err(not_allowed(value, "auto, true or false")),
+    if quantity::is_positive(value) {
+        Ok(value.to_owned())
+    } else {
+        Err(not_allowed(value, "a quantity above 0 such as 50m or 64Mi"))
     }
 }
 

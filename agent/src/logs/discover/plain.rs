@@ -214,7 +214,7 @@ impl Tree {
             self.stream(directory, name);
         }
         for known in self.pods.get(directory.as_os_str()).into_iter().flat_map(HashMap::values) {
-            let name = known.container.path.file.as_deref().and_then(|file| file.rsplit('/').next());
+            let name = known.container.path.file_name();
             let problem = name.and_then(|name| unreadable.get(name)).cloned();
             if known.container.set_problem(problem.clone())
                 && let Some(problem) = problem
@@ -248,7 +248,7 @@ impl Tree {
             container.update(|list| {
                 list.retain(|one| one.is_listed() || one.source().is_some() || one.backlog() > 0);
             });
-            let name = container.path.file.as_deref().and_then(|file| file.rsplit('/').next());
+            let name = container.path.file_name();
             if container.generations().is_empty() && container.problem().is_none() {
                 container.set_gone(true);
                 self.discovery.inventory.remove(&container);

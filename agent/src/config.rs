@@ -2,9 +2,11 @@
 
 mod memory;
 mod metrics;
+pub mod mistakes;
 mod read;
 pub mod section;
 mod sidecar;
+pub mod variables;
 
 pub use metrics::{
     BasicAuth, Kubelet, MetricOutput, MetricSelect, Metrics, Normalize, OAuth2, Protocol, Pull, PullAuth,
@@ -20,7 +22,9 @@ use serde::{Serialize, Serializer};
 use sidelight_contract::annotations::{Allow, Multiline, Parse};
 use sidelight_contract::glob::GlobList;
 
-use crate::config::section::{Environment, Purpose, format_duration, format_size};
+use crate::config::mistakes::Purpose;
+use crate::config::section::{format_duration, format_size};
+use crate::config::variables::Environment;
 use crate::delivery::chunk::Compression;
 use crate::delivery::secret::Secret;
 use crate::logs::rules::{DropRule, LabelSelector};

@@ -15,7 +15,9 @@ use sidelight_contract::annotations::{Allow, Multiline, Parse};
 use sidelight_contract::glob::GlobList;
 use yaml_serde::Value;
 
-use super::section::{Environment, Mistakes, Purpose, Section, expand, format_size, parse_duration, scalar};
+use super::mistakes::{Mistakes, Purpose};
+use super::section::{Section, format_size, parse_duration, scalar};
+use super::variables::{Environment, expand};
 use super::{
     Admin, Annotations, Config, KubeletRotation, Kubernetes, Labels, Logs, MetadataSource, Rate, ReadFrom,
     Select,

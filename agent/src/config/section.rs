@@ -1,4 +1,4 @@
-//! Reads a YAML tree key by key and collects every mistake with its path, so that the operator sees all at once.
+//! Reads a YAML tree key by key; what is wrong goes to the mistakes, and a default stands in for it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,28 +6,7 @@ use std::time::Duration;
 use sidelight_contract::duration;
 use yaml_serde::{Mapping, Value};
 
-/// Looks a variable up for `${VAR}` and `${VAR:-default}`.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// What a config is read for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Purpose {
-    /// To run on a node.
-    #[default]
-    Node,
-    /// To run as a sidecar. The injector that wrote it may be newer: unknown keys are told and passed over.
-    Sidecar,
-    /// To see whether a sidecar could run with it, where it does not: no file that it names is read.
-    SidecarElsewhere,
-}
-
-/// Everything that is wrong with a config, each line with the path of its key.
-#[derive(Debug, Default)]
-pub struct Mistakes {
-    purpose: Purpose,
-    lines: Vec<String>,
-    warnings: Vec<String>,
-}
+use super::mistakes::Mistakes;
 
 /// One mapping of the tree; its keys are taken one by one, and what is left at the end is unknown.
 #[derive(Debug)]
@@ -35,59 +14,6 @@ pub struct Section {
     path: String,
     entries: Mapping,
     known: Vec<&'static str>,
-}
-
-// === impl Mistakes ===
-
-impl Mistakes {
-    /// None yet in what is read for this.
-    pub fn reading_for(purpose: Purpose) -> Self {
-        Mistakes { purpose, ..Mistakes::default() }
-    }
-
-    /// Whether the config is a sidecar's.
-    pub fn in_sidecar(&self) -> bool {
-        self.purpose != Purpose::Node
-    }
-
-    /// Whether the files that the config names are here.
-    pub fn reads_files(&self) -> bool {
-        self.purpose != Purpose::SidecarElsewhere
-    }
-
-    /// Adds one.
-    pub fn add(&mut self, path: &str, message: impl std::fmt::Display) {
-        self.lines.push(line(path, message));
-    }
-
-    /// Adds what is only to be told.
-    pub fn warn(&mut self, path: &str, message: impl std::fmt::Display) {
-        self.warnings.push(line(path, message));
-    }
-
-    /// Adds a key that is not known.
-    fn add_unknown(&mut self, path: &str, message: impl std::fmt::Display) {
-        if self.in_sidecar() { self.warn(path, message) } else { self.add(path, message) }
-    }
-
-    /// Nothing wrong so far.
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
-    /// One line each.
-    pub fn into_lines(self) -> Vec<String> {
-        self.lines
-    }
-
-    /// What is only to be told, one line each.
-    pub fn into_warnings(self) -> Vec<String> {
-        self.warnings
-    }
-}
-
-fn line(path: &str, message: impl std::fmt::Display) -> String {
-    if path.is_empty() { message.to_string() } else { format!("{path}: {message}") }
 }
 
 // === impl Section ===
@@ -268,57 +194,6 @@ impl Section {
     }
 }
 
-/// Replaces `${VAR}` and `${VAR:-default}` in every text of the tree. A variable that is neither set nor has a
-/// default is a mistake.
-pub fn expand(value: &mut Value, path: &str, environment: Environment<'_>, mistakes: &mut Mistakes) {
-    match value {
-        Value::String(text) if text.contains("${") => match expand_text(text, environment) {
-            Ok(expanded) => *text = expanded,
-            Err(message) => mistakes.add(path, message),
-        },
-        Value::Sequence(items) => {
-            for (n, item) in items.iter_mut().enumerate() {
-                expand(item, &format!("{path}[{n}]"), environment, mistakes);
-            }
-        }
-        Value::Mapping(entries) => {
-            for (key, item) in entries.iter_mut() {
-                let key = scalar(key).unwrap_or_default();
-                let path = if path.is_empty() { key } else { format!("{path}.{key}") };
-                expand(item, &path, environment, mistakes);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn expand_text(text: &str, environment: Environment<'_>) -> Result<String, String> {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, reference)) = rest.split_once("${") {
-        let (reference, after) =
-            reference.split_once('}').ok_or_else(|| "a ${ without its closing brace".to_owned())?;
-        expanded.push_str(before);
-        rest = after;
-        // No variable has such a name; a group of a regex has.
-        if reference.bytes().all(|byte| byte.is_ascii_digit()) {
-            expanded.extend(["${", reference, "}"]);
-            continue;
-        }
-        let (name, default) = match reference.split_once(":-") {
-            Some((name, default)) => (name, Some(default)),
-            None => (reference, None),
-        };
-        let set = environment(name).filter(|value| !value.is_empty() || default.is_none());
-        let value = set.or_else(|| default.map(str::to_owned));
-        expanded.push_str(&value.ok_or_else(|| {
-            format!("the environment variable {name} is not set; set it or write ${{{name}:-default}}")
-        })?);
-    }
-    expanded.push_str(rest);
-    Ok(expanded)
-}
-
 fn within(
     number: u64,
     allowed: std::ops::RangeInclusive<u64>,
@@ -422,18 +297,5 @@ mod tests {
             assert_eq!(format_duration(parse_duration(text).unwrap()), text);
         }
         assert!(parse_duration("5").is_err());
-    }
-
-    #[test]
-    fn variables_are_replaced_and_a_missing_one_is_a_mistake_with_its_path() {
-        let environment = |name: &str| (name == "SET").then(|| "x".to_owned());
-        let mut value: Value =
-            yaml_serde::from_str("a: 'pre-${SET}-${NOT:-def}-${EMPTY:-}'\nb: ['${NOT}']").unwrap();
-        let mut mistakes = Mistakes::default();
-        expand(&mut value, "", &environment, &mut mistakes);
-        assert_eq!(value["a"], Value::from("pre-x-def-"));
-        let lines = mistakes.into_lines();
-        assert_eq!(lines.len(), 1);
-        assert!(lines[0].starts_with("b[0]: the environment variable NOT is not set"), "{lines:?}");
     }
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 use sidelight_contract::glob::{self, FILE_GLOB, file_glob};
 
-use super::section::{Environment, Purpose};
+use super::mistakes::Purpose;
+use super::variables::Environment;
 use super::{Config, read};
 use crate::cluster::Owner;
 

@@ -8,7 +8,8 @@ use super::pull::pull;
 use super::relabel::{external_labels, relabel};
 use super::remote_write::remote_write;
 use super::{MINUTES, globs};
-use crate::config::section::{Mistakes, Section, format_duration};
+use crate::config::mistakes::Mistakes;
+use crate::config::section::{Section, format_duration};
 use crate::config::{Kubelet, MetricOutput, MetricSelect, Metrics, Normalize};
 use crate::metrics::discover::label_name;
 

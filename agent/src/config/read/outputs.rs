@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{MINUTES, globs, selector};
-use crate::config::section::{Mistakes, Section, scalar};
+use crate::config::mistakes::Mistakes;
+use crate::config::section::{Section, scalar};
 use crate::config::{Forward, Match, Output, OutputKind, Stdout, Tls, Upstream};
 use crate::delivery::chunk::Compression;
 use crate::delivery::secret::Secret;

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::config::section::{Mistakes, Section};
+use crate::config::mistakes::Mistakes;
+use crate::config::section::Section;
 use crate::config::{Pull, PullAuth, PullTls};
 use crate::metrics::pull::server_config;
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::section::{Mistakes, Section};
+use crate::config::mistakes::Mistakes;
+use crate::config::section::Section;
 use crate::metrics::relabel::{Action, Anchored, Rule};
 
 /// What Prometheus takes where a rule does not say it.

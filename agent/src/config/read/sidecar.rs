@@ -6,7 +6,8 @@ use super::super::{
     Config, FileGlob, KnownContainer, KnownPod, KnownPort, Kubelet, MetadataSource, ReadFrom,
 };
 use crate::cluster::Owner;
-use crate::config::section::{Mistakes, Section, scalar};
+use crate::config::mistakes::Mistakes;
+use crate::config::section::{Section, scalar};
 
 /// `logs.root`, which only an agent of a node has.
 pub(super) fn root(section: &mut Section, mistakes: &mut Mistakes) -> PathBuf {

@@ -1,5 +1,7 @@
-//! Limits of the system that only root can set, and outages that take their time. Ignored: `.ci/run` runs them, one at a
-//! time. What they change is put back.
+//! Limits of the system that only root can set, a clock that is set, and outages that take their time. Ignored: `.ci/run` runs
+//! them, one at a time. What they change is put back.
+
+mod clock;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -6,7 +6,8 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { RULES } from "./all.js";
+import { DASHBOARDS, RULES } from "./all.js";
+import { build } from "./dashboard.js";
 import { render } from "./rules.js";
 
 /** The package's directory. */
@@ -16,6 +17,9 @@ export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "../..");
 export function files(): Map<string, string> {
   const files = new Map<string, string>();
   for (const file of RULES) files.set(`rules/${file.name}.yaml`, render(file));
+  for (const dashboard of DASHBOARDS) {
+    files.set(`grafana/${dashboard.name}.json`, JSON.stringify(build(dashboard), null, 2) + "\n");
+  }
   return files;
 }
 

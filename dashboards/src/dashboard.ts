@@ -66,7 +66,20 @@ export function build(source: Dashboard): sdk.Dashboard {
     dashboard.withRow(new sdk.RowBuilder(row.title).id(id++));
     for (const panel of row.panels) dashboard.withPanel(panel.id(id++));
   }
-  return dashboard.build();
+  return without(dashboard.build());
+}
+
+/** Takes away what the SDK gives to all, and Grafana's own types do not have. */
+function without(dashboard: sdk.Dashboard): sdk.Dashboard {
+  for (const variable of dashboard.templating?.list ?? []) {
+    delete variable.auto;
+    delete variable.auto_min;
+    delete variable.auto_count;
+  }
+  for (const panel of dashboard.panels ?? []) {
+    if (panel.type === "table") delete (panel as sdk.Panel).options.footer;
+  }
+  return dashboard;
 }
 
 function queryVariable({ name, title, from, all }: Variable): sdk.QueryVariableBuilder {

@@ -1,7 +1,7 @@
 // Rust services: are they healthy, and if not, is it the requests, the runtime, or what they may use?
 
 import { CLUSTER, Dashboard, INSTANCE, JOB, NAMESPACE, POD, WORKLOAD, chain, matchers } from "../dashboard.js";
-import { graph, number, rows } from "../panels.js";
+import { bars, graph, number, rows } from "../panels.js";
 
 /** Series that the recording rules make. */
 const SERVICE = matchers("cluster", "namespace", "workload", "pod", "job", "instance");
@@ -144,12 +144,24 @@ const requests = [
     },
     [`sum by (namespace, workload) (rust:requests_in_flight{${SERVICE}})`, SERVICE_NAME],
   ),
+  bars(
+    {
+      title: "Slowest processes, p99",
+      description: "The ten pods in which one of a hundred requests takes longest. One of many: look at its node and its runtime.",
+      unit: "s",
+      width: 8,
+      warn: 0.5,
+      bad: 1,
+      emptyWhen: "no service measures how long requests take",
+    },
+    [`topk(10, max by (pod) (rust:request_duration_seconds:quantile{quantile="0.99", ${SERVICE}} > 0))`, "{{pod}}"],
+  ),
   rows(
     {
       title: "Routes",
       description: "Where the errors and the time are. Routes are as the service names them: one with an id in it is a mistake there.",
       unit: "none",
-      width: 24,
+      width: 16,
     },
     [
       { title: "Namespace", label: "namespace" },

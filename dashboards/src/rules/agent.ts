@@ -52,7 +52,7 @@ const metrics = [
   alert("critical", "SidelightSamplesDropped", {
     expr: "increase(sidelight_remote_write_dropped_samples_total[15m]) > 0",
     summary: "Samples were lost.",
-    description: `The agent on ${NODE} has given up {{ $value | humanize }} samples for output {{ $labels.output }}: {{ $labels.reason }}.`,
+    description: `The agent on ${NODE} has given up {{ printf "%.0f" $value }} samples for output {{ $labels.output }}: {{ $labels.reason }}.`,
   }),
   alert("warning", "SidelightSeriesDropped", {
     expr: "increase(sidelight_series_dropped_total[15m]) > 0",
@@ -121,7 +121,7 @@ const itself = [
   alert("warning", "SidelightWatchErrors", {
     expr: "increase(sidelight_cluster_watch_errors_total[15m]) > 10",
     summary: "An agent does not hear of new pods.",
-    description: `The agent on ${NODE} failed {{ $value | humanize }} times in 15 minutes to watch pods: new ones will lack metadata.`,
+    description: `The agent on ${NODE} failed {{ printf "%.0f" $value }} times in 15 minutes to watch pods: new ones will lack metadata.`,
   }),
   alert("warning", "SidelightMemoryBudgetFull", {
     expr: "sidelight_memory_used_bytes / sidelight_memory_budget_bytes > 0.95",

@@ -21,12 +21,12 @@ export const INJECTOR_RULES: RuleFile = {
         alert("warning", "SidelightInjectorFailing", {
           expr: `sum by (cluster, namespace) (increase(sidelight_injector_reviews_total{result="failed"}[15m])) > 0`,
           summary: "The injector cannot review pods.",
-          description: "{{ $value | humanize }} reviews have failed in 15 minutes.",
+          description: 'Reviews that failed in 15 minutes: {{ printf "%.0f" $value }}.',
         }),
         alert("info", "SidelightInjectorDenying", {
           expr: `sum by (cluster, namespace) (increase(sidelight_injector_reviews_total{result="denied"}[15m])) > 5`,
           summary: "Pods are refused for what they ask for.",
-          description: "{{ $value | humanize }} pods were refused in 15 minutes.",
+          description: 'Pods that were refused in 15 minutes: {{ printf "%.0f" $value }}.',
         }),
         alert("warning", "SidelightInjectorSlow", {
           expr: `
@@ -46,13 +46,13 @@ export const INJECTOR_RULES: RuleFile = {
           expr: "sum by (cluster, namespace, status) (rate(sidelight_injector_rejected_total[15m])) > 0.1",
           wait: "15m",
           summary: "The injector is asked what is no review.",
-          description: "{{ $value | humanize }} requests a second are answered with {{ $labels.status }}.",
+          description: "Requests a second that are answered with {{ $labels.status }}: {{ $value | humanize }}.",
         }),
         alert("info", "SidelightInjectorEventsDropped", {
           expr: "sum by (cluster, namespace) (increase(sidelight_injector_events_dropped_total[15m])) > 0",
           wait: "15m",
           summary: "Users do not see why their pods were changed or not.",
-          description: "{{ $value | humanize }} Events could not be written in 15 minutes.",
+          description: 'Events that could not be written in 15 minutes: {{ printf "%.0f" $value }}.',
         }),
       ],
     },

@@ -43,12 +43,12 @@ const crashes = [
   alert("warning", "RustServicePanics", {
     expr: `sum by (${WORKLOAD}, container) (increase(sidelight_log_panics_total[15m])) > 0`,
     summary: "A Rust service has panicked.",
-    description: `${SERVICE}, container {{ $labels.container }}, has written {{ $value | humanize }} panics in 15 minutes.`,
+    description: `Panics of ${SERVICE}, container {{ $labels.container }}, in 15 minutes: {{ printf "%.0f" $value }}.`,
   }),
   alert("warning", "RustServiceRestarting", {
     expr: `max by (cluster, namespace, pod, container, workload) (increase(rust:container_restarts[1h])) > 3`,
     summary: "A Rust service is started again and again.",
-    description: `Container {{ $labels.container }} of ${POD} was started {{ $value | humanize }} times in an hour.`,
+    description: `Container {{ $labels.container }} of ${POD} was started {{ printf "%.0f" $value }} times in an hour.`,
   }),
   alert("info", "RustServiceErrorLogs", {
     expr: `
@@ -74,7 +74,7 @@ const runtime = [
     expr: "min_over_time(rust:tokio_global_queue_depth[10m]) > 10 and deriv(rust:tokio_global_queue_depth[10m]) > 0",
     wait: "5m",
     summary: "Tasks wait for a tokio runtime, and become more.",
-    description: `At least {{ $value | humanize }} tasks have waited in the global queue of ${POD} for ten minutes.`,
+    description: `At least {{ printf "%.0f" $value }} tasks have waited in the global queue of ${POD} for ten minutes.`,
   }),
   alert("warning", "RustServiceTokioBlockingQueue", {
     expr: "min_over_time(rust:tokio_blocking_queue_depth[5m]) > 0",

@@ -32,7 +32,18 @@ seeds:
 
 # A real Kubernetes for the tests: `just cluster up`, `just cluster test`, `just cluster down` (as root)
 cluster action:
-    {{ if action == "test" { "tests/cluster/cluster enter cargo test -p sidelight-agent --test system -- --ignored real_kubernetes real_exporters real_node --test-threads=1" } else { "tests/cluster/cluster " + action } }}
+    {{ if action == "test" { "tests/cluster/cluster enter cargo test -p sidelight-agent --test system -- --ignored real_kubernetes real_exporters real_node real_sidecar real_delivery --test-threads=1" } else { "tests/cluster/cluster " + action } }}
+
+# The chart, and what is made from it; the schemas come from the cluster: `tests/cluster/cluster enter tests/delivery/schemas`
+chart:
+    tests/delivery/build
+    tests/delivery/chart/check
+
+# Dashboards and rules, made from their source and tested; needs npm and Debian's prometheus
+dashboards:
+    npm --prefix dashboards ci
+    npm --prefix dashboards run render
+    npm --prefix dashboards test
 
 # The outputs against receivers of other projects; needs Debian's prometheus, prometheus-node-exporter, victoria-metrics
 receivers:

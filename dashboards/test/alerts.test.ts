@@ -55,7 +55,7 @@ test("what runbooks tell to type is there: commands, dashboards and other runboo
   const readme = read("../README.md");
   for (const file of list("runbooks", ".md")) {
     const runbook = read(`runbooks/${file}`);
-    for (const [, command] of runbook.matchAll(/\bsidelight ([a-z][a-z-]+)/g)) {
+    for (const [, command] of runbook.matchAll(/(?<!-n )\bsidelight ([a-z][a-z-]+)/g)) {
       assert.ok(readme.includes(`\`sidelight ${command}`), `${file}: sidelight ${command}`);
     }
     for (const [, command] of runbook.matchAll(/\bsidelight-injector ([a-z]+)/g)) {

@@ -17,6 +17,7 @@ mod metrics;
 mod outages;
 mod outputs;
 mod pull;
+mod real_delivery;
 mod real_exporters;
 mod real_kubernetes;
 mod real_limits;

@@ -4,7 +4,7 @@
 //! As `real_kubernetes`, after `tests/receivers/build`, `cargo build -p sidelight-injector` and, with the cluster up, `tests/cluster/sidecar`:
 //! `tests/cluster/cluster enter cargo test -p sidelight-agent --test system -- --ignored real_sidecar --test-threads=1`.
 
-mod injector;
+pub(crate) mod injector;
 
 use std::net::SocketAddr;
 

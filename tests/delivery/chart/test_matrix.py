@@ -64,7 +64,7 @@ MATRIX = {
         '{"annotations":{"a":"b"}},"webhook":{"annotations":{"admissions.enforcer/disabled":"true"},"excludedNamespaces":["a"]}}'],
     "further objects": ["--set-json", 'extraObjects=[{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"{{ .Release.Name }}-x"}}]'],
 }
-CERTIFICATE = re.compile(r"BEGIN [A-Z ]*(CERTIFICATE|KEY)|caBundle|\"tls\\.(crt|key)\":")
+CERTIFICATE = re.compile(r'BEGIN [A-Z ]*(CERTIFICATE|KEY)|caBundle|"tls\.(crt|key)":')
 
 
 class TestMatrix(unittest.TestCase):

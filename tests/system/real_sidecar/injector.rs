@@ -10,7 +10,7 @@ use crate::BINARY;
 use crate::real_kubernetes::stage::{kubectl, text, wait_for};
 
 /// The node's address.
-pub(super) const NODE: &str = "10.77.0.1";
+pub(crate) const NODE: &str = "10.77.0.1";
 const MANIFESTS: &str = include_str!("../../cluster/injector.yaml");
 
 /// A running injector in a namespace of its own. The API server forgets it when it goes.
@@ -119,7 +119,7 @@ pub(super) fn apply_text(manifests: &str) {
 }
 
 /// The same; what kubectl says where it fails.
-pub(super) fn try_apply(manifests: &str) -> Result<(), String> {
+pub(crate) fn try_apply(manifests: &str) -> Result<(), String> {
     use std::io::Write;
     let mut kubectl = Command::new("kubectl")
         .args(["apply", "-f", "-"])
@@ -140,7 +140,7 @@ fn run(command: &mut Command) -> String {
 }
 
 /// The state of the sidecar of a pod, among its init containers or its containers.
-pub(super) fn sidecar(pod: &Value) -> &Value {
+pub(crate) fn sidecar(pod: &Value) -> &Value {
     let lists = [&pod["status"]["initContainerStatuses"], &pod["status"]["containerStatuses"]];
     let mut all = lists.into_iter().filter_map(Value::as_array).flatten();
     all.find(|status| text(&status["name"]) == "sidelight").unwrap_or(&Value::Null)

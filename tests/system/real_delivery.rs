@@ -1,0 +1,360 @@
+//! The chart, installed by Helm in a real Kubernetes, with agent and injector from images.
+//!
+//! As `real_sidecar`, after `tests/delivery/build`, and with the images `sidelight.test/sidelight:1` and
+//! `sidelight.test/sidelight-injector:1` in the cluster (`tests/cluster/sidecar` makes both).
+
+mod release;
+
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sidelight_tests::relay::{Relay, Way};
+use tempfile::TempDir;
+
+use self::release::{NAME, Release};
+use crate::real_kubernetes::stage::{Stage, kubectl, name, text, wait_for};
+use crate::real_prometheus::program::Program;
+use crate::real_receivers::receiver::Receiver;
+use crate::real_sidecar::injector::{NODE, sidecar, try_apply};
+
+/// Receivers of others, and a namespace for apps.
+struct Site {
+    fluent: Receiver,
+    prometheus: Program,
+    stage: Stage,
+    /// Pods reach the node, not its loopback.
+    ways: [Relay; 2],
+}
+
+// === impl Site ===
+
+impl Site {
+    fn open(test: &str) -> Self {
+        let stage = Stage::new(test);
+        let (fluent, prometheus) = (Receiver::fluent(&[]), Program::newer_prometheus(stage.directory.path()));
+        let way =
+            |port| Relay::start_on(&format!("{NODE}:0"), SocketAddr::from(([127, 0, 0, 1], port)), Way::Open);
+        let ways = [way(fluent.port), way(prometheus.port)];
+        Site { fluent, prometheus, stage, ways }
+    }
+
+    fn install(&self) -> Release {
+        let [logs, metrics] = [0, 1].map(|index: usize| self.ways[index].address());
+        Release::install(&logs.to_string(), &format!("http://{metrics}/api/v1/write"))
+    }
+
+    /// The value of the only series of a query.
+    fn value(&self, query: &str) -> Option<f64> {
+        let found = self.prometheus.query(query);
+        let [series] = found.as_slice() else { return None };
+        text(&series["value"][1]).parse().ok()
+    }
+
+    /// How many records of a writer have this value in this field.
+    fn records_with(&self, writer: &str, field: &str, value: &str) -> usize {
+        let arrivals = self.fluent.arrivals.lock().unwrap();
+        let is_meant = |record: &&Value| record["kubernetes"]["pod_name"] == writer && record[field] == value;
+        arrivals.all.iter().map(|arrived| &arrived.record).filter(is_meant).count()
+    }
+}
+
+/// A pod that writes numbered lines to its standard output.
+fn writer(app: &str, lines: u64, rate: u32) -> Value {
+    json!({
+        "metadata": { "labels": { "app": app } },
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": false,
+            "containers": [{
+                "name": "app", "image": "sidelight.test/writer:1", "imagePullPolicy": "Never",
+                "env": [
+                    { "name": "NAME", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
+                    { "name": "LINES", "value": lines.to_string() }, { "name": "RATE", "value": rate.to_string() },
+                ],
+            }],
+        },
+    })
+}
+
+/// The same into a file, with a page for itself alone; it asks for a sidecar.
+fn with_sidecar(app: &str, lines: u64) -> Value {
+    let mut pod = writer(app, lines, 200);
+    pod["metadata"]["annotations"] = json!({
+        "sidelight.dev/inject": "true", "sidelight.dev/inject.logs": "/logs/app.log",
+        "sidelight.dev/metrics": "true", "sidelight.dev/metrics.port": "8081",
+    });
+    let variables = pod["spec"]["containers"][0]["env"].as_array_mut().unwrap();
+    variables.extend([
+        json!({ "name": "FILE", "value": "/logs/app.log" }),
+        json!({ "name": "PORT", "value": "8081" }),
+    ]);
+    pod
+}
+
+/// A pod by itself that asks for a sidecar.
+fn asking(name: &str, namespace: &str) -> Value {
+    let mut pod = with_sidecar(name, 1);
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    pod["metadata"]["name"] = json!(name);
+    pod["metadata"]["namespace"] = json!(namespace);
+    pod
+}
+
+/// Scenario: a cluster in which pods write already; the chart is installed with the addresses of two receivers. Then a pod asks for
+/// a sidecar.
+/// Guarantee: every line arrives, with what Kubernetes knows about its pod; agent and injector are scraped, without anything
+/// else being set; the pod has its sidecar, whose file and page arrive; `helm test` passes and leaves nothing.
+#[test]
+#[ignore = "needs a cluster"]
+fn installed_with_two_addresses_it_delivers_logs_and_samples() {
+    let mut site = Site::open("delivery");
+    let writers = site.stage.run("writer", 2, &writer("writer", 3_000, 300));
+    let begun = Instant::now();
+    let release = std::thread::scope(|scope| {
+        let arrivals = site.fluent.arrivals.clone();
+        let first = scope.spawn(move || {
+            wait_quickly("the first line", || !arrivals.lock().unwrap().all.is_empty());
+            begun.elapsed()
+        });
+        let release = site.install();
+        let ready = begun.elapsed();
+        println!(
+            "helm install: first line delivered after {:?}, all ready after {ready:?}",
+            first.join().unwrap()
+        );
+        release
+    });
+    for pod in &writers {
+        wait_for("all lines", || site.fluent.count(name(pod)) == 3_000);
+        assert_eq!(site.records_with(name(pod), "cluster", "test"), 3_000);
+    }
+    for component in ["agent", "injector"] {
+        let up = format!(
+            "up{{cluster='test',job='{NAME}/{NAME}-{component}',namespace='{NAME}',container='{component}',node='node-1'}}"
+        );
+        let pods = release.pods(component).len() as f64;
+        wait_for("its own metrics", || site.value(&format!("sum({up})")) == Some(pods));
+    }
+    let pods = site.stage.run("web", 1, &with_sidecar("web", 1_000));
+    let web = name(&pods[0]).to_owned();
+    assert!(sidecar(&pods[0]).is_object(), "{}", pods[0]["spec"]);
+    wait_for("the lines of the file", || site.fluent.count(&web) == 1_000);
+    let page =
+        format!("written_lines_total{{cluster='test',namespace='{}',pod='{web}'}}", site.stage.namespace);
+    wait_for("the page", || site.value(&page) == Some(1_000.0));
+    let told = release.test();
+    assert!(told.contains("ok       dry run: a pod that asks comes back with a sidecar"), "{told}");
+    assert!(release.pods("test").is_empty());
+    print_use();
+    site.fluent.assert_complete_of(name(&writers[0]), 3_000);
+    site.fluent.assert_complete_of(name(&writers[1]), 3_000);
+}
+
+/// Scenario: while a pod writes and others that ask for a sidecar are created one after the other, the configuration is changed by
+/// an upgrade; then it is taken back by a rollback; then the release is taken away.
+/// Guarantee: agent and injector get the new configuration, and the old one again; no pod is refused or comes without a
+/// sidecar, no line is lost; in the end nothing is left but the CustomResourceDefinition, and pods can be created.
+#[test]
+#[ignore = "needs a cluster"]
+fn upgrade_and_rollback_lose_nothing_and_uninstall_leaves_nothing() {
+    let mut site = Site::open("upgrade");
+    let release = site.install();
+    let writers = site.stage.run("writer", 1, &writer("writer", 6_000, 100));
+    let writer = name(&writers[0]).to_owned();
+    wait_for("records of the cluster", || site.records_with(&writer, "cluster", "test") > 0);
+    let reviews = Asking::start(&site.stage.namespace);
+    wait_for("some pods", || reviews.created() > 5);
+    let first = ids(&release);
+    release.upgrade(&json!({ "cluster": "changed" }));
+    let second = ids(&release);
+    assert!(first.iter().all(|id| !second.contains(id)), "all pods are new: {first:?} {second:?}");
+    wait_for("the new configuration", || site.records_with(&writer, "cluster", "changed") > 0);
+    let before = site.records_with(&writer, "cluster", "test");
+    release.roll_back();
+    wait_for("the old configuration", || site.records_with(&writer, "cluster", "test") > before);
+    let created = reviews.created();
+    wait_for("some pods more", || reviews.created() > created + 5);
+    println!("{} pods were created meanwhile", reviews.end());
+    wait_for("all lines", || site.fluent.count(&writer) == 6_000);
+    release.uninstall();
+    assert_eq!(
+        left_behind(),
+        ["customresourcedefinition.apiextensions.k8s.io/sidecarprofiles.sidelight.dev"]
+    );
+    assert_eq!(try_apply(&asking("late", &site.stage.namespace).to_string()), Ok(()));
+    let twice = site.fluent.assert_complete_of(&writer, 6_000);
+    assert_eq!(twice, 0, "what was acknowledged comes again");
+}
+
+/// Scenario: the Kustomize base, with an overlay as a user writes it: two configurations, and the names of images.
+/// Guarantee: kubectl applies it, and applies it again without taking the certificate away; lines arrive, and a pod that asks comes
+/// back with a sidecar.
+#[test]
+#[ignore = "needs a cluster"]
+fn kustomize_installs_what_the_chart_installs() {
+    let site = Site::open("kustomize");
+    let directory = overlay(&site.ways[0].address().to_string());
+    let apply = || assert!(run(&["apply", "-k", &directory.path().join("overlay").display().to_string()]).0);
+    let _uninstalled = Applied(directory.path().join("overlay"));
+    apply();
+    for workload in ["daemonset/sidelight-agent", "deployment/sidelight-injector"] {
+        assert!(run(&["rollout", "status", "-n", NAME, workload, "--timeout=120s"]).0, "{workload}");
+    }
+    let secret =
+        || kubectl(&["get", "secret", "sidelight-injector-tls", "-n", NAME, "-o", "json"])["data"].clone();
+    let before = secret();
+    assert!(before["tls.crt"].is_string());
+    apply();
+    assert_eq!(secret(), before);
+    assert_eq!(create(&asking("asking", &site.stage.namespace)), Ok(()));
+    let writers = site.stage.run("writer", 1, &writer("writer", 100, 0));
+    wait_for("all lines", || site.fluent.count(name(&writers[0])) == 100);
+}
+
+/// The folder of Kustomize, and an overlay in it.
+fn overlay(forward: &str) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/kustomize/.");
+    assert!(Command::new("cp").arg("-r").arg(source).arg(directory.path()).status().unwrap().success());
+    let overlay = directory.path().join("overlay");
+    std::fs::create_dir(&overlay).unwrap();
+    let outputs = format!("outputs: [{{ forward: {{ upstreams: ['{forward}'] }} }}]");
+    std::fs::write(overlay.join("sidelight.yaml"), format!("logs: {{ {outputs} }}\n")).unwrap();
+    let names = "certificate: { secret: sidelight-injector-tls, service: sidelight-injector, webhook: sidelight-injector }";
+    let sidecar = format!("sidecar: {{ image: 'sidelight.test/sidelight:1', logs: {{ {outputs} }} }}");
+    std::fs::write(overlay.join("injector.yaml"), format!("{names}\n{sidecar}\n")).unwrap();
+    std::fs::write(overlay.join("kustomization.yaml"), KUSTOMIZATION).unwrap();
+    directory
+}
+
+const KUSTOMIZATION: &str = "
+resources: [../base]
+configMapGenerator:
+- { name: sidelight-agent-config, namespace: sidelight, behavior: replace, files: [sidelight.yaml] }
+- { name: sidelight-injector-config, namespace: sidelight, behavior: replace, files: [injector.yaml] }
+images:
+- { name: sidelight, newName: sidelight.test/sidelight, newTag: '1' }
+- { name: sidelight-injector, newName: sidelight.test/sidelight-injector, newTag: '1' }
+patches:
+- target: { kind: DaemonSet }
+  patch: |
+    - { op: replace, path: /spec/template/spec/volumes/1/hostPath/path, value: /run/sidelight-cluster/data-kustomize }
+";
+
+/// What was applied from a folder; it goes with the test.
+struct Applied(std::path::PathBuf);
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        run(&["delete", "-k", &self.0.display().to_string(), "--ignore-not-found"]);
+    }
+}
+
+/// Whether kubectl succeeds, and what it prints.
+fn run(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new("kubectl").args(arguments).stderr(Stdio::inherit()).output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// The ids of the release's pods, without those that are about to go.
+fn ids(release: &Release) -> Vec<String> {
+    let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+    release.pods("").iter().filter(stays).map(|pod| text(&pod["metadata"]["uid"]).to_owned()).collect()
+}
+
+/// What the API server still has of the release, by its label.
+fn left_behind() -> Vec<String> {
+    let kinds = run(&["api-resources", "--verbs=list", "-o", "name"]).1;
+    let kinds: Vec<&str> = kinds.lines().collect();
+    assert!(kinds.len() > 40, "{kinds:?}");
+    let labels = format!("app.kubernetes.io/instance={NAME}");
+    let left = run(&["get", &kinds.join(","), "-A", "-l", &labels, "-o", "name"]).1;
+    let named = run(&["get", "secrets,configmaps,serviceaccounts", "-n", NAME, "-o", "name"]).1;
+    let is_of_the_release = |object: &&str| object.contains(NAME);
+    left.lines().chain(named.lines().filter(is_of_the_release)).map(str::to_owned).collect()
+}
+
+/// As `wait_for`, for what is measured.
+fn wait_quickly(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Prints what the kubelet says that the release's containers use.
+fn print_use() {
+    let output = Command::new("kubectl")
+        .args(["get", "--raw", "/api/v1/nodes/node-1/proxy/metrics/resource"])
+        .output()
+        .unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    let mine =
+        |line: &&str| line.starts_with("container_") && line.contains(&format!("namespace=\"{NAME}\""));
+    page.lines().filter(mine).for_each(|line| println!("{line}"));
+}
+
+/// Creates pods that ask for a sidecar, as dry runs, one after the other.
+struct Asking {
+    created: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<Vec<String>>,
+}
+
+// === impl Asking ===
+
+impl Asking {
+    fn start(namespace: &str) -> Self {
+        let (created, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let pod = asking("asking", namespace);
+        let (counting, stopping) = (created.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let mut refused = Vec::new();
+            while !stopping.load(Ordering::Relaxed) {
+                match create(&pod) {
+                    Ok(()) => _ = counting.fetch_add(1, Ordering::Relaxed),
+                    Err(why) => refused.push(why),
+                }
+            }
+            refused
+        });
+        Asking { created, stop, thread }
+    }
+
+    fn created(&self) -> usize {
+        self.created.load(Ordering::Relaxed)
+    }
+
+    /// How many came back with a sidecar; all must have.
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        assert_eq!(self.thread.join().unwrap(), Vec::<String>::new());
+        self.created.load(Ordering::Relaxed)
+    }
+}
+
+/// Creates it, as a dry run, and looks whether it comes back with a sidecar.
+fn create(pod: &Value) -> Result<(), String> {
+    use std::io::Write;
+    let mut kubectl = Command::new("kubectl")
+        .args(["create", "--dry-run=server", "-o", "json", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    kubectl.stdin.take().unwrap().write_all(pod.to_string().as_bytes()).unwrap();
+    let output = kubectl.wait_with_output().unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let pod: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let is_injected = pod["spec"]["initContainers"][0]["name"] == "sidelight";
+    is_injected.then_some(()).ok_or_else(|| format!("without a sidecar: {}", pod["spec"]))
+}

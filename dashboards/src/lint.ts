@@ -48,7 +48,7 @@ export interface Panel {
   targets?: Target[];
   transformations?: { id: string; options: Record<string, unknown> }[];
   fieldConfig?: {
-    defaults: { unit?: string; noValue?: string; thresholds?: { steps: { value: number | null; color: string }[] } };
+    defaults: { unit?: string; decimals?: number; thresholds?: { steps: { value: number | null; color: string }[] } };
     overrides?: { matcher: { id: string; options: string }; properties: { id: string; value: unknown }[] }[];
   };
 }

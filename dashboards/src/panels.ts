@@ -27,8 +27,6 @@ export interface Spec {
   low?: boolean;
   max?: number;
   decimals?: number;
-  /** Shown where a query has no value. */
-  noValue?: string;
   /** Of a graph: areas that add up. */
   stack?: boolean;
 }
@@ -58,7 +56,6 @@ interface Common<P> {
   max(max: number): P;
   min(min: number): P;
   decimals(decimals: number): P;
-  noValue(text: string): P;
   thresholds(thresholds: sdk.ThresholdsConfigBuilder): P;
 }
 
@@ -74,7 +71,6 @@ function dressed<P extends Common<P>>(panel: P, spec: Spec, height: number): P {
     .thresholds(thresholds(spec));
   if (spec.max !== undefined) panel.max(spec.max);
   if (spec.decimals !== undefined) panel.decimals(spec.decimals);
-  if (spec.noValue !== undefined) panel.noValue(spec.noValue);
   return panel;
 }
 

@@ -254,13 +254,13 @@ const costs = [
     [`sum ${BY} (${rate("cluster_watch_errors_total")})`, NAME],
   ),
   rows(
-    wide({ title: "Versions and configuration", description: "What runs where, and whether it took the newest configuration.", unit: "none" }),
+    wide({ title: "Versions and configuration", description: "What runs where, and whether its newest configuration is in force.", unit: "none" }),
     [
       { title: "Node", label: "node" },
       { title: "Pod", label: "pod" },
       { title: "Version", label: "version" },
       {
-        title: "Configuration in force is the newest",
+        title: "Newest config",
         expr: `
           max by (node, pod, version) (
             sidelight_build_info{${AGENT}} * on (pod, instance) group_left () sidelight_config_last_reload_successful{${AGENT}}

@@ -2,6 +2,7 @@
 
 import { CLUSTER, Dashboard, JOB, NAMESPACE, POD, WORKLOAD, chain, matchers } from "../dashboard.js";
 import { graph, number, rows } from "../panels.js";
+import { ended } from "./containers.js";
 
 const LOGS = matchers("cluster", "namespace", "workload", "job");
 /** The workload stands in the job. */
@@ -44,7 +45,7 @@ const healthy = [
   ),
   number(
     {
-      title: "Lost",
+      title: "Dropped",
       description: "Bytes of these namespaces' logs that were given up in the time shown: by rules and rates, or because a receiver was away for too long. The dashboard of the agent has the reasons.",
       unit: "bytes",
       width: 4,
@@ -110,8 +111,8 @@ const errors = [
 
 const crashes = [
   graph(
-    { title: "Restarts by pod", description: "How often containers were started again, in the time shown.", unit: "none", width: 12, emptyWhen: "no container was started again" },
-    [`sum by (namespace, pod, container) (increase(sidelight_container_restarts_total{${CONTAINER}}[$__range])) > 0`, "{{namespace}}/{{pod}} {{container}}"],
+    { title: "Restarts by pod", description: "How often containers were started again, in the hour before.", unit: "none", width: 12, emptyWhen: "no container was started again" },
+    [`sum by (namespace, pod, container) (increase(sidelight_container_restarts_total{${CONTAINER}}[1h])) > 0`, "{{namespace}}/{{pod}} {{container}}"],
   ),
   rows(
     { title: "How containers have ended, and what they wait for", description: "OOMKilled: more memory than the limit. CrashLoopBackOff: it ends each time it is started. ImagePullBackOff: the image cannot be had.", unit: "none", width: 12, emptyWhen: "no container has ended, or waits" },
@@ -121,16 +122,9 @@ const crashes = [
       { title: "Container", label: "container" },
       { title: "Reason", label: "reason" },
       { title: "Exit code", label: "exit_code" },
-      {
-        title: "Containers",
-        expr: `
-          max by (namespace, pod, container, reason, exit_code) (
-            sidelight_container_last_terminated{${CONTAINER}} or sidelight_container_waiting{${CONTAINER}}
-          )
-        `,
-      },
+      { title: "Restarts", expr: ended(CONTAINER) },
     ],
-    "Pod",
+    "Restarts",
   ),
 ];
 
@@ -156,7 +150,7 @@ export const LOGS_DASHBOARD: Dashboard = {
     "target-instance-rule": { reason: NO_INSTANCE },
     "target-job-rule": {
       reason: "The agents' own series have the agent's job, not that of the workload.",
-      panels: ["Lost", "Bytes delivered by namespace"],
+      panels: ["Dropped", "Bytes delivered by namespace"],
     },
   },
 };

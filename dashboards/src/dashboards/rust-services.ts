@@ -2,6 +2,7 @@
 
 import { CLUSTER, Dashboard, INSTANCE, JOB, NAMESPACE, POD, WORKLOAD, chain, matchers } from "../dashboard.js";
 import { bars, graph, number, rows } from "../panels.js";
+import { ended } from "./containers.js";
 
 /** Series that the recording rules make. */
 const SERVICE = matchers("cluster", "namespace", "workload", "pod", "job", "instance");
@@ -175,7 +176,7 @@ const requests = [
       },
       {
         title: "p99",
-        expr: `histogram_quantile(0.99, sum by (le, namespace, workload, route) (rust:request_duration_seconds_bucket:rate5m{${SERVICE}}))`,
+        expr: latency("0.99", "namespace", "workload", "route"),
         unit: "s",
       },
     ],
@@ -315,13 +316,13 @@ const resources = [
   graph(
     {
       title: "Restarts",
-      description: "How often the containers of each service were started again, in the time shown.",
+      description: "How often the containers of each service were started again, in the hour before.",
       unit: "none",
       width: 8,
       emptyWhen: "nobody says what Kubernetes does with containers: the agent does with `metrics.containers`",
     },
     [
-      `sum by (namespace, workload) (increase(rust:container_restarts{${matchers("cluster", "namespace", "workload", "pod", "job")}}[$__range]))`,
+      `sum by (namespace, workload) (increase(rust:container_restarts{${matchers("cluster", "namespace", "workload", "pod", "job")}}[1h]))`,
       SERVICE_NAME,
     ],
   ),
@@ -342,7 +343,7 @@ const why = [
   rows(
     {
       title: "How containers have ended",
-      description: "The last end of each container that was started again, and what waiting ones wait for.",
+      description: "The last end of each container that was started again, what waiting ones wait for, and how often they were started in the time shown.",
       unit: "none",
       width: 12,
       emptyWhen: "no container has ended, or waits",
@@ -353,16 +354,9 @@ const why = [
       { title: "Container", label: "container" },
       { title: "Reason", label: "reason" },
       { title: "Exit code", label: "exit_code" },
-      {
-        title: "Containers",
-        expr: `
-          max by (namespace, pod, container, reason, exit_code) (
-            sidelight_container_last_terminated{${CONTAINER}} or sidelight_container_waiting{${CONTAINER}}
-          )
-        `,
-      },
+      { title: "Restarts", expr: ended(CONTAINER) },
     ],
-    "Pod",
+    "Restarts",
   ),
 ];
 

@@ -69,6 +69,7 @@ interface Line {
 }
 
 const unitOf = (panel: Panel) => panel.fieldConfig?.defaults.unit;
+const written = (panel: Panel, value: number) => format(value, unitOf(panel), panel.fieldConfig?.defaults.decimals);
 const last = ({ points }: Series) => points.at(-1)?.[1] ?? NaN;
 
 function level(panel: Panel, value: number): string {
@@ -80,7 +81,7 @@ function level(panel: Panel, value: number): string {
 function stat(panel: Panel, lines: Line[], box: Box): string {
   return lines
     .slice(0, 4)
-    .map(({ series }, index) => text(box.x + index * 120, box.y + 52, format(last(series), unitOf(panel)), level(panel, last(series)), 34))
+    .map(({ series }, index) => text(box.x + index * 120, box.y + 52, written(panel, last(series)), level(panel, last(series)), 34))
     .join("");
 }
 
@@ -92,7 +93,7 @@ function bars(panel: Panel, lines: Line[], box: Box): string {
       const y = box.y + index * 24;
       const width = Math.max(2, ((box.w - 320) * last(series)) / max);
       const bar = `<rect x="${box.x + 230}" y="${y}" width="${width}" height="18" fill="${level(panel, last(series))}"/>`;
-      return text(box.x, y + 14, name.slice(0, 32), "#ccccdc", 11) + bar + text(box.x + 236 + width, y + 14, format(last(series), unitOf(panel)), "#ccccdc", 11);
+      return text(box.x, y + 14, name.slice(0, 32), "#ccccdc", 11) + bar + text(box.x + 236 + width, y + 14, written(panel, last(series)), "#ccccdc", 11);
     })
     .join("");
 }
@@ -111,7 +112,7 @@ function graph(panel: Panel, lines: Line[], box: Box): string {
   const parts = [0, 0.5, 1].map((share) => {
     const y = plot.y + plot.h * (1 - share);
     const rule = `<line x1="${plot.x}" x2="${plot.x + plot.w}" y1="${y}" y2="${y}" stroke="#2a2d33"/>`;
-    return rule + text(plot.x - 60, y + 4, format(max * share, unitOf(panel)), "#8e8e99", 10);
+    return rule + text(plot.x - 60, y + 4, written(panel, max * share), "#8e8e99", 10);
   });
   for (const value of thresholds.filter((value) => value <= max)) {
     parts.push(`<line x1="${plot.x}" x2="${plot.x + plot.w}" y1="${py(value)}" y2="${py(value)}" stroke="#e02f44" stroke-dasharray="6 4"/>`);

@@ -18,7 +18,9 @@ const DURATIONS: [number, string][] = [
   [1e-6, "µs"],
 ];
 
-export function format(value: number, unit = "none"): string {
+/** With as many decimals as are wanted, else with three digits that count. */
+export function format(value: number, unit = "none", decimals?: number): string {
+  const short = (value: number) => String(Number(decimals === undefined ? value.toPrecision(3) : value.toFixed(decimals)));
   if (Number.isNaN(value)) return "NaN";
   if (!Number.isFinite(value)) return value > 0 ? "+Inf" : "-Inf";
   if (unit === "bool_yes_no") return value === 0 ? "No" : "Yes";
@@ -32,8 +34,4 @@ export function format(value: number, unit = "none"): string {
   const [step, prefixes, suffix] = scale;
   const index = Math.min(prefixes.length - 1, Math.max(0, Math.floor(Math.log(Math.abs(value) || 1) / Math.log(step))));
   return `${short(value / step ** index)} ${prefixes[index]}${suffix}`.trim();
-}
-
-function short(value: number): string {
-  return String(Number(value.toPrecision(3)));
 }

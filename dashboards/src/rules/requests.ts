@@ -76,13 +76,15 @@ function inSeconds(buckets: string): string {
 }
 
 /** What has no buckets: quantiles of one process, which cannot be added up. */
+const SUMMARIES = `{__name__=~"(.+_)?http_requests?_duration_seconds|http_server_request_duration_seconds|grpc_server_handling_seconds", __name__!~".*client.*", quantile=~"0.5|0.95|0.99"}`;
+
 const summaries = withWorkload(
-  rustOnly(`
-    max by (${TARGET}, quantile) (
-      {__name__=~"(.+_)?http_requests?_duration_seconds|http_server_request_duration_seconds|grpc_server_handling_seconds", quantile=~"0.5|0.95|0.99", __name__!~".*client.*"}
-    )
-    unless on (${ENDPOINT}) rust:request_duration_seconds_bucket:rate5m
-  `),
+  `max by (${TARGET}, route, quantile) (\n${indent(
+    named(
+      rustOnly(`${SUMMARIES}\nunless on (${ENDPOINT}) rust:request_duration_seconds_bucket:rate5m`),
+      ["route"],
+    ),
+  )}\n)`,
 );
 
 const inFlight = withWorkload(

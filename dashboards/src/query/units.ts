@@ -33,5 +33,5 @@ export function format(value: number, unit = "none", decimals?: number): string 
   if (!scale) return short(value);
   const [step, prefixes, suffix] = scale;
   const index = Math.min(prefixes.length - 1, Math.max(0, Math.floor(Math.log(Math.abs(value) || 1) / Math.log(step))));
-  return `${short(value / step ** index)} ${prefixes[index]}${suffix}`.trim();
+  return `${short(value / step ** index)} ${prefixes[index]}${suffix}`.replace("  ", " ").trim();
 }

@@ -1,16 +1,24 @@
 //! A service in a pod that counts what it does with one of the libraries that Rust services use, and serves `/metrics`.
 //!
 //!     exporter LIBRARY
+//!     exporter service DIALECT
+//!
+//! With `service` it has requests that nobody needs to send ([`traffic`]). What follows is about a library alone.
 //!
 //! The pages are numbered by what each says of itself in `pages_served_total`. Before it goes out a page is written to
 //! `/served/$POD/NUMBER`, so that a test can compare what a receiver has with what was really served.
 //!
 //! As the first process of a container it ignores SIGTERM, and so serves until its pod's grace period is over.
 
+mod axum_dialect;
+mod handmade_dialect;
 mod metrics_exporter_prometheus;
 mod opentelemetry_prometheus;
+mod otel_dialect;
 mod prometheus;
 mod prometheus_client;
+mod tonic_dialect;
+mod traffic;
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -53,6 +61,9 @@ struct Server {
 
 fn main() -> Result<()> {
     let library = std::env::args().nth(1).unwrap_or_default();
+    if library == "service" {
+        return traffic::run(&std::env::args().nth(2).unwrap_or_default());
+    }
     let service: Box<dyn Service> = match library.as_str() {
         "metrics-exporter-prometheus" => Box::new(metrics_exporter_prometheus::Metrics::new()?),
         "opentelemetry-prometheus" => Box::new(opentelemetry_prometheus::Metrics::new()?),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use sidelight_agent::config::section::{Environment, Mistakes, Section, expand};
+use sidelight_agent::config::mistakes::Mistakes;
+use sidelight_agent::config::section::Section;
+use sidelight_agent::config::variables::{Environment, expand};
 use sidelight_contract::glob::GlobList;
 use sidelight_contract::quantity;
 use yaml_serde::Value;

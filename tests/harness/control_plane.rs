@@ -143,6 +143,17 @@ impl ControlPlane {
         secret["metadata"]["resourceVersion"] = json!(version);
     }
 
+    /// An empty Secret, as a chart has it.
+    pub fn make_empty_secret(&self) {
+        let mut state = self.shared.lock();
+        state.version += 1;
+        let version = state.version.to_string();
+        state.secret = Some(json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": { "name": "sidelight-injector-tls", "resourceVersion": version },
+        }));
+    }
+
     /// Somebody deletes the Secret.
     pub fn delete_secret(&self) {
         self.shared.lock().secret = None;

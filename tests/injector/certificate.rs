@@ -68,6 +68,20 @@ fn replicas_that_start_at_once_agree_on_one_certificate() {
     assert_eq!(plane.bundles(), 1);
 }
 
+/// Scenario: the Secret is there and empty, as the chart makes it, and both replicas start at once.
+/// Guarantee: it is filled once, and stays the Secret that it was: no right to make Secrets is needed.
+#[test]
+fn an_empty_secret_is_filled() {
+    let (plane, directories) = (ControlPlane::new(), [(); 2].map(|()| tempfile::tempdir().unwrap()));
+    plane.make_empty_secret();
+    let replicas = directories.each_ref().map(|directory| start(directory, &plane, ""));
+    eventually("both are ready", || replicas.iter().all(|replica| replica.is_ready()));
+    assert_eq!(plane.count("POST /api/v1/namespaces/sidelight/secrets"), 0);
+    let shown = replicas.each_ref().map(|replica| caller(replica, &plane).connect().unwrap().certificate());
+    assert_eq!(shown[0], shown[1]);
+    assert_eq!(plane.bundles(), 1);
+}
+
 /// Scenario: somebody writes nonsense over each entry of the Secret, or a key that belongs to another certificate.
 /// Guarantee: the Secret is made anew, the API server told, and a certificate is shown that it believes.
 #[test]

@@ -56,7 +56,7 @@ test("what runbooks tell to type is there: commands, dashboards and other runboo
   for (const file of list("runbooks", ".md")) {
     const runbook = read(`runbooks/${file}`);
     for (const [, command] of runbook.matchAll(/(?<!-n )\bsidelight ([a-z][a-z-]+)/g)) {
-      assert.ok(readme.includes(`\`sidelight ${command}`), `${file}: sidelight ${command}`);
+      assert.match(readme, new RegExp(`\`sidelight ${command}\\b`), `${file}: sidelight ${command}`);
     }
     for (const [, command] of runbook.matchAll(/\bsidelight-injector ([a-z]+)/g)) {
       assert.match(String(command), /^(serve|inject|uninject|check)$/, file);

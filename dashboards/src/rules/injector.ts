@@ -46,7 +46,7 @@ export const INJECTOR_RULES: RuleFile = {
           expr: "sum by (cluster, namespace, status) (rate(sidelight_injector_rejected_total[15m])) > 0.1",
           wait: "15m",
           summary: "The injector is asked what is no review.",
-          description: "Requests a second that are answered with {{ $labels.status }}: {{ $value | humanize }}.",
+          description: 'Requests a second that are answered with {{ $labels.status }}: {{ printf "%.1f" $value }}.',
         }),
         alert("info", "SidelightInjectorEventsDropped", {
           expr: "sum by (cluster, namespace) (increase(sidelight_injector_events_dropped_total[15m])) > 0",

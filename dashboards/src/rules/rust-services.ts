@@ -74,7 +74,7 @@ const runtime = [
     expr: "min_over_time(rust:tokio_global_queue_depth[10m]) > 10 and deriv(rust:tokio_global_queue_depth[10m]) > 0",
     wait: "5m",
     summary: "Tasks wait for a tokio runtime, and become more.",
-    description: `At least {{ printf "%.0f" $value }} tasks have waited in the global queue of ${POD} for ten minutes.`,
+    description: `At least ten tasks have waited in the global queue of ${POD} for ten minutes, and they become more.`,
   }),
   alert("warning", "RustServiceTokioBlockingQueue", {
     expr: "min_over_time(rust:tokio_blocking_queue_depth[5m]) > 0",

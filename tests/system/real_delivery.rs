@@ -3,9 +3,13 @@
 //! As `real_sidecar`, after `tests/delivery/build`, and with the images `sidelight.test/sidelight:1` and
 //! `sidelight.test/sidelight-injector:1` in the cluster (`tests/cluster/sidecar` makes both).
 
+#![allow(clippy::print_stdout, reason = "figures, for whoever runs it with --nocapture")]
+
+mod dashboards;
 mod release;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,8 +38,12 @@ struct Site {
 
 impl Site {
     fn open(test: &str) -> Self {
+        Self::open_with(test, Program::newer_prometheus)
+    }
+
+    fn open_with(test: &str, prometheus: impl FnOnce(&Path) -> Program) -> Self {
         let stage = Stage::new(test);
-        let (fluent, prometheus) = (Receiver::fluent(&[]), Program::newer_prometheus(stage.directory.path()));
+        let (fluent, prometheus) = (Receiver::fluent(&[]), prometheus(stage.directory.path()));
         let way =
             |port| Relay::start_on(&format!("{NODE}:0"), SocketAddr::from(([127, 0, 0, 1], port)), Way::Open);
         let ways = [way(fluent.port), way(prometheus.port)];
@@ -43,8 +51,13 @@ impl Site {
     }
 
     fn install(&self) -> Release {
+        self.install_with(&json!({}))
+    }
+
+    /// With further values.
+    fn install_with(&self, values: &Value) -> Release {
         let [logs, metrics] = [0, 1].map(|index: usize| self.ways[index].address());
-        Release::install(&logs.to_string(), &format!("http://{metrics}/api/v1/write"))
+        Release::install(&logs.to_string(), &format!("http://{metrics}/api/v1/write"), values)
     }
 
     /// The value of the only series of a query.

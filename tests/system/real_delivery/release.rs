@@ -23,19 +23,20 @@ pub(super) struct Release {
 // === impl Release ===
 
 impl Release {
-    /// Installs it with the addresses of two receivers, the names of the cluster's images, and nothing else; waits until all is
-    /// ready.
-    pub(super) fn install(forward: &str, remote_write: &str) -> Self {
+    /// Installs it with the addresses of two receivers, the names of the cluster's images, and what `further` says; waits until all
+    /// is ready.
+    pub(super) fn install(forward: &str, remote_write: &str, further: &Value) -> Self {
         static RELEASES: AtomicU32 = AtomicU32::new(0);
         let number = RELEASES.fetch_add(1, Ordering::Relaxed);
         let image = |name: &str| json!({ "repository": format!("sidelight.test/{name}"), "tag": "1", "pullPolicy": "Never" });
-        let values = json!({
+        let mut values = json!({
             "cluster": "test",
             "receivers": { "forward": forward, "remoteWrite": remote_write },
             "image": { "agent": image("sidelight"), "injector": image("sidelight-injector") },
             // Goes with the cluster; no positions of another test.
             "agent": { "dataDir": { "hostPath": format!("/run/sidelight-cluster/data-{}-{number}", std::process::id()) } },
         });
+        merge(&mut values, further);
         let release = Release { values, home: TempDir::new().unwrap() };
         // The CustomResourceDefinition stays when a release goes, and other tests apply it with kubectl.
         release.helm_with(

@@ -60,9 +60,19 @@ impl Program {
 
     /// The one that `tests/receivers/build` has built.
     pub(crate) fn newer_prometheus(directory: &Path) -> Self {
-        let folder = folder("prometheus");
+        Self::newer_prometheus_by(&folder("prometheus").join("prometheus.yml"), directory)
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn newer_prometheus_with(directory: &Path, text: &str) -> Self {
+        let config = directory.join("prometheus.yml");
+        std::fs::write(&config, text).unwrap();
+        Self::newer_prometheus_by(&config, directory)
+    }
+
+    fn newer_prometheus_by(config: &Path, directory: &Path) -> Self {
         let features = ["--enable-feature=exemplar-storage,created-timestamp-zero-ingestion"];
-        Self::ready(folder.join("prometheus"), &folder.join("prometheus.yml"), directory, &features)
+        Self::ready(folder("prometheus").join("prometheus"), config, directory, &features)
     }
 
     fn ready(name: impl AsRef<OsStr>, config: &Path, directory: &Path, further: &[&str]) -> Self {

@@ -118,7 +118,11 @@ ASKING = """apiVersion: v1
 kind: Pod
 metadata:
   name: web
-  annotations: { sidelight.dev/inject: "true", sidelight.dev/inject.logs: /logs/*.log, sidelight.dev/metrics: "true", sidelight.dev/metrics.port: "9090" }
+  annotations:
+    sidelight.dev/inject: "true"
+    sidelight.dev/inject.logs: /logs/*.log
+    sidelight.dev/metrics: "true"
+    sidelight.dev/metrics.port: "9090"
 spec: { containers: [{ name: web, image: web }] }
 """
 

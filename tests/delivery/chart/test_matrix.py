@@ -160,7 +160,7 @@ class TestMatrix(unittest.TestCase):
                         self.assertNotRegex(container["image"], r":latest$|:$")
                         ports = {port["name"] for port in container.get("ports", [])}
                         probes = [container[probe] for probe in ("livenessProbe", "readinessProbe") if probe in container]
-                    probed = [probe["httpGet"]["port"] for probe in probes]
+                        probed = [probe["httpGet"]["port"] for probe in probes]
                         self.assertLessEqual(set(probed), ports)
 
     def test_the_host_is_only_read_but_for_the_data_directory(self):

@@ -85,7 +85,10 @@ const metrics = [
   }),
 ];
 
-/** Nodes where an agent was within the hour and is none now. Where kube-state-metrics says which nodes there are, these. */
+/**
+ * Nodes where an agent was within the hour and is none now. Where kube-state-metrics says which nodes there are, these;
+ * but not where agents are scraped by somebody who does not say their node.
+ */
 const missing = `
   (
     group by (cluster, node) (max_over_time(sidelight_memory_budget_bytes[1h]))
@@ -96,7 +99,7 @@ const missing = `
   (
     group by (cluster, node) (kube_node_info)
     unless on (cluster, node) sidelight_memory_budget_bytes
-    and on (cluster) max_over_time(sidelight_memory_budget_bytes[1h])
+    and on (cluster) max_over_time(sidelight_memory_budget_bytes{node!=""}[1h])
   )
 `;
 

@@ -1,0 +1,60 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Panel, shown } from "../src/lint.js";
+import { dashboards } from "./model.js";
+
+const overlaps = ({ gridPos: a }: Panel, { gridPos: b }: Panel) =>
+  a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
+
+for (const { file, model } of dashboards) {
+  test(`${file} has a place for each panel, and none for two`, () => {
+    for (const [index, panel] of model.panels.entries()) {
+      assert.ok(panel.gridPos.x + panel.gridPos.w <= 24, `${panel.title} is beyond the edge`);
+      const other = model.panels.slice(index + 1).find((other) => overlaps(panel, other));
+      assert.equal(other, undefined, `${panel.title} lies over ${other?.title}`);
+    }
+    assert.equal(new Set(model.panels.map(({ id }) => id)).size, model.panels.length);
+  });
+
+  test(`${file} begins with numbers that answer its question`, () => {
+    const [row, ...panels] = model.panels;
+    const first = panels.slice(0, panels.findIndex(({ type }) => type === "row"));
+    assert.match(row?.title ?? "", /\?$/);
+    assert.ok(first.length >= 4 && first.every(({ type }) => type === "stat"));
+    assert.equal(first.reduce((width, { gridPos }) => width + gridPos.w, 0), 24);
+  });
+
+  test(`${file} says when a panel may be empty in the one way that the query runner knows`, () => {
+    for (const { title, description = "" } of shown(model)) {
+      if (/empty|no data/i.test(description)) assert.match(description, /\. Empty when [^.]+.*\.$/s, title);
+    }
+  });
+
+  test(`${file} leads to the others, and takes its variables along`, () => {
+    assert.ok(model.tags?.includes("sidelight"));
+    const [link] = model.links ?? [];
+    assert.deepEqual([link?.tags, link?.includeVars], [["sidelight"], true]);
+  });
+
+  test(`${file} uses every variable that it has, and has every one that it uses`, () => {
+    const text = JSON.stringify(shown(model)) + JSON.stringify(model.templating.list.map(({ query }) => query));
+    const names = model.templating.list.map(({ name }) => name);
+    for (const name of names) assert.match(text, new RegExp(`\\$(${name}\\b|\\{${name}\\})`), name);
+    for (const [, a, b] of text.matchAll(/=~\\"\$(\w+)|\$\{(\w+)\}/g)) assert.ok(names.includes(a ?? b ?? ""), a ?? b);
+    assert.ok(["cluster", "namespace", "pod", "job"].every((name) => names.includes(name)));
+  });
+
+  test(`${file} names what its graphs and bars show`, () => {
+    for (const { title, type, targets = [] } of shown(model)) {
+      if (type !== "timeseries" && type !== "bargauge") continue;
+      for (const { legendFormat } of targets) assert.ok(legendFormat, `${title} has no legend`);
+    }
+  });
+}
+
+test("no two dashboards have one uid or one title", () => {
+  for (const of of ["uid", "title"] as const) {
+    assert.equal(new Set(dashboards.map(({ model }) => model[of])).size, dashboards.length);
+  }
+});

@@ -8,10 +8,5 @@ import { AGENT_RULES } from "./rules/agent.js";
 import { INJECTOR_RULES } from "./rules/injector.js";
 import { RUST_SERVICES as RUST_SERVICES_RULES } from "./rules/rust-services.js";
 
-export const DASHBOARDS: Dashboard[] = [
-  RUST_SERVICES_DASHBOARD,
-  LOGS_DASHBOARD,
-  AGENT_DASHBOARD,
-  INJECTOR_DASHBOARD,
-];
+export const DASHBOARDS: Dashboard[] = [RUST_SERVICES_DASHBOARD, LOGS_DASHBOARD, AGENT_DASHBOARD, INJECTOR_DASHBOARD];
 export const RULES: RuleFile[] = [RUST_SERVICES_RULES, AGENT_RULES, INJECTOR_RULES];

@@ -57,9 +57,7 @@ export function build(source: Dashboard): sdk.Dashboard {
         .keepTime(true)
         .asDropdown(false),
     )
-    .withVariable(
-      new sdk.DatasourceVariableBuilder("datasource").label("Data source").type("prometheus").regex(""),
-    );
+    .withVariable(new sdk.DatasourceVariableBuilder("datasource").label("Data source").type("prometheus").regex(""));
   for (const variable of source.variables) dashboard.withVariable(queryVariable(variable));
   let id = 1;
   for (const row of source.rows) {
@@ -96,10 +94,7 @@ function queryVariable({ name, title, from, all }: Variable): sdk.QueryVariableB
 }
 
 /** Variables of which each is narrowed by those before it. */
-export function chain(
-  series: string,
-  variables: { name: string; title: string; all: ".*" | ".+" }[],
-): Variable[] {
+export function chain(series: string, variables: { name: string; title: string; all: ".*" | ".+" }[]): Variable[] {
   return variables.map((variable, index) => {
     const before = variables.slice(0, index).map(({ name }) => `${name}=~"$${name}"`);
     return { ...variable, from: before.length === 0 ? series : `${series}{${before.join(", ")}}` };

@@ -48,7 +48,11 @@ export interface Panel {
   targets?: Target[];
   transformations?: { id: string; options: Record<string, unknown> }[];
   fieldConfig?: {
-    defaults: { unit?: string; decimals?: number; thresholds?: { steps: { value: number | null; color: string }[] } };
+    defaults: {
+      unit?: string;
+      decimals?: number;
+      thresholds?: { steps: { value: number | null; color: string }[] };
+    };
     overrides?: { matcher: { id: string; options: string }; properties: { id: string; value: unknown }[] }[];
   };
 }
@@ -162,7 +166,9 @@ const rateInterval = eachSelector(({ name, range, ...selector }, report) => {
 
 const targetMatcher = (label: string): Check =>
   eachSelector(({ name, matchers }, report) => {
-    const is = matchers.some((matcher) => matcher.label === label && matcher.op === "=~" && matcher.value === `$${label}`);
+    const is = matchers.some(
+      (matcher) => matcher.label === label && matcher.op === "=~" && matcher.value === `$${label}`,
+    );
     if (!is) report(`${name} has no ${label}=~"$${label}"`);
   });
 

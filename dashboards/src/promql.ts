@@ -32,7 +32,7 @@ const GLOBALS: Record<string, string> = {
 
 /** Puts values in the place of variables. Text in quotes stays as it is: it is valid with them. */
 export function expand(expr: string, globals = GLOBALS): string {
-  const value = (_: string, a?: string, b?: string) => globals[a ?? b ?? ""] ?? (a ?? b ?? "");
+  const value = (_: string, a?: string, b?: string) => globals[a ?? b ?? ""] ?? a ?? b ?? "";
   const parts = expr.split('"');
   return parts.map((part, index) => (index % 2 ? part : part.replace(/\$(\w+)|\$\{(\w+)\}/g, value))).join('"');
 }

@@ -37,7 +37,10 @@ for (const { alert, labels, annotations } of alerts) {
     const runbook = read(`runbooks/${alert}.md`);
     assert.ok(runbook.startsWith(`# ${alert}\n`));
     const [, ...parts] = runbook.split(/^(?=## )/m);
-    assert.deepEqual(parts.map((part) => part.split("\n")[0]), SECTIONS);
+    assert.deepEqual(
+      parts.map((part) => part.split("\n")[0]),
+      SECTIONS,
+    );
     for (const part of parts) assert.ok(part.split("\n").slice(1).join("").length > 30, `too little: ${part}`);
   });
 }
@@ -48,7 +51,10 @@ test("each alert has a name of its own", () => {
 
 test("no runbook is left of an alert that is gone", () => {
   const names = new Set(alerts.map(({ alert }) => `${alert}.md`));
-  assert.deepEqual(list("runbooks", ".md").filter((file) => !names.has(file)), []);
+  assert.deepEqual(
+    list("runbooks", ".md").filter((file) => !names.has(file)),
+    [],
+  );
 });
 
 test("what runbooks tell to type is there: commands, dashboards and other runbooks", () => {

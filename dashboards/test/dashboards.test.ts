@@ -19,10 +19,16 @@ for (const { file, model } of dashboards) {
 
   test(`${file} begins with numbers that answer its question`, () => {
     const [row, ...panels] = model.panels;
-    const first = panels.slice(0, panels.findIndex(({ type }) => type === "row"));
+    const first = panels.slice(
+      0,
+      panels.findIndex(({ type }) => type === "row"),
+    );
     assert.match(row?.title ?? "", /\?$/);
     assert.ok(first.length >= 4 && first.every(({ type }) => type === "stat"));
-    assert.equal(first.reduce((width, { gridPos }) => width + gridPos.w, 0), 24);
+    assert.equal(
+      first.reduce((width, { gridPos }) => width + gridPos.w, 0),
+      24,
+    );
   });
 
   test(`${file} says when a panel may be empty in the one way that the query runner knows`, () => {

@@ -17,7 +17,10 @@ function isExcluded({ rule, panel }: Finding, file: string): boolean {
 
 for (const { file, model } of dashboards) {
   test(`${file} keeps the rules of Grafana's linter, but for what it excludes`, () => {
-    assert.deepEqual(lint(model).filter((finding) => !isExcluded(finding, file)), []);
+    assert.deepEqual(
+      lint(model).filter((finding) => !isExcluded(finding, file)),
+      [],
+    );
   });
 
   test(`${file} excludes nothing that it keeps, and says why it excludes`, () => {
@@ -68,7 +71,13 @@ function kept(): Model {
         description: "What it shows.",
         gridPos: { x: 0, y: 0, w: 1, h: 1 },
         datasource,
-        targets: [{ refId: "A", datasource, expr: 'rate(a_total{job=~"$job", instance=~"$instance"}[$__rate_interval])' }],
+        targets: [
+          {
+            refId: "A",
+            datasource,
+            expr: 'rate(a_total{job=~"$job", instance=~"$instance"}[$__rate_interval])',
+          },
+        ],
         fieldConfig: { defaults: { unit: "short" } },
       },
     ],
@@ -88,7 +97,11 @@ const BREACHES: [rule: string, name: string, change: (model: Model) => void][] =
   ["template-job-rule", "no job", (model) => model.templating.list.splice(1, 1)],
   ["template-job-rule", "one value", (model) => (model.templating.list[1]!.multi = false)],
   ["template-instance-rule", "all is nothing", (model) => (model.templating.list[2]!.allValue = ".*")],
-  ["template-label-promql-rule", "a bad query", (model) => (model.templating.list[1]!.query = "label_values(up{, job)")],
+  [
+    "template-label-promql-rule",
+    "a bad query",
+    (model) => (model.templating.list[1]!.query = "label_values(up{, job)"),
+  ],
   ["template-label-promql-rule", "no function", (model) => (model.templating.list[1]!.query = "up")],
   ["template-on-time-change-reload-rule", "never", (model) => (model.templating.list[1]!.refresh = 0)],
   ["panel-datasource-rule", "a fixed source", (model) => (model.panels[0]!.datasource = { uid: "main" })],
@@ -99,10 +112,22 @@ const BREACHES: [rule: string, name: string, change: (model: Model) => void][] =
   ["target-logql-rule", "Loki", (model) => (model.panels[0]!.targets![0]!.datasource!.type = "loki")],
   ["target-promql-rule", "a bad query", (model) => (model.panels[0]!.targets![0]!.expr = `rate(a${SELECTOR}`)],
   ["target-promql-rule", "an empty query", (model) => (model.panels[0]!.targets![0]!.expr = "")],
-  ["target-rate-interval-rule", "a fixed range", (model) => (model.panels[0]!.targets![0]!.expr = `rate(a_total${SELECTOR}[5m])`)],
+  [
+    "target-rate-interval-rule",
+    "a fixed range",
+    (model) => (model.panels[0]!.targets![0]!.expr = `rate(a_total${SELECTOR}[5m])`),
+  ],
   ["target-job-rule", "no job", (model) => (model.panels[0]!.targets![0]!.expr = 'a{instance=~"$instance"}')],
-  ["target-job-rule", "in one of two", (model) => (model.panels[0]!.targets![0]!.expr = `a${SELECTOR} / b{instance=~"$instance"}`)],
-  ["target-instance-rule", "another operator", (model) => (model.panels[0]!.targets![0]!.expr = 'a{job=~"$job", instance="$instance"}')],
+  [
+    "target-job-rule",
+    "in one of two",
+    (model) => (model.panels[0]!.targets![0]!.expr = `a${SELECTOR} / b{instance=~"$instance"}`),
+  ],
+  [
+    "target-instance-rule",
+    "another operator",
+    (model) => (model.panels[0]!.targets![0]!.expr = 'a{job=~"$job", instance="$instance"}'),
+  ],
   ["target-counter-agg-rule", "as it is", (model) => (model.panels[0]!.targets![0]!.expr = `sum(a_total${SELECTOR})`)],
   ["uneditable-dashboard", "editable", (model) => delete model.editable],
 ];
@@ -111,6 +136,9 @@ for (const [rule, name, change] of BREACHES) {
   test(`${rule} finds: ${name}`, () => {
     const model = kept();
     change(model);
-    assert.ok(lint(model).some((finding) => finding.rule === rule), JSON.stringify(lint(model)));
+    assert.ok(
+      lint(model).some((finding) => finding.rule === rule),
+      JSON.stringify(lint(model)),
+    );
   });
 }

@@ -12,10 +12,14 @@ const KNOWN = new Set([
 ]);
 
 const queries = dashboards.flatMap(({ file, model }) => [
-  ...shown(model).flatMap((panel) => (panel.targets ?? []).map((target) => [`${file}: ${panel.title}`, target.expr ?? ""] as const)),
+  ...shown(model).flatMap((panel) =>
+    (panel.targets ?? []).map((target) => [`${file}: ${panel.title}`, target.expr ?? ""] as const),
+  ),
   ...model.templating.list
     .filter(({ type }) => type === "query")
-    .map(({ name, query }) => [`${file}: $${name}`, String(query).replace(/^label_values\((.+), *\w+\)$/s, "$1")] as const),
+    .map(
+      ({ name, query }) => [`${file}: $${name}`, String(query).replace(/^label_values\((.+), *\w+\)$/s, "$1")] as const,
+    ),
 ]);
 
 const expressions = rules.map((rule) => ["alert" in rule ? rule.alert : rule.record, rule.expr] as const);
@@ -40,7 +44,10 @@ test("the agent and the injector have the metrics that are said to be theirs", (
   const documented = [...read("../README.md").matchAll(/^\| (`[a-z_]+`.*?) \|/gm)].flatMap(([, cell = ""]) => {
     const [first = "", ...others] = [...cell.matchAll(/`([a-z_.]+)`/g)].map(([, name = ""]) => name);
     const common = [...first.matchAll(/_/g)].map(({ index }) => first.slice(0, index));
-    return [first, ...others.flatMap((name) => (name.startsWith("...") ? common.map((each) => each + name.slice(3)) : [name]))];
+    return [
+      first,
+      ...others.flatMap((name) => (name.startsWith("...") ? common.map((each) => each + name.slice(3)) : [name])),
+    ];
   });
   const ofAgent = new Set(documented.map((name) => `sidelight_${name}`));
   for (const name of AGENT) assert.ok(ofAgent.has(stem(name)), `${name} is not in README.md`);

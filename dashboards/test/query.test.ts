@@ -93,7 +93,10 @@ test("graphs are asked over the range, numbers at its end", async () => {
   const answers = { graph: matrix("1"), number: vector("1") };
   await withPrometheus(answers, {}, async (prometheus, asked) => {
     await ask(model([panel("Graph", ["graph"], "", false), panel("Number", ["number"])]), prometheus, SETTINGS);
-    assert.deepEqual(asked.map(({ pathname }) => pathname), ["/api/v1/query_range", "/api/v1/query"]);
+    assert.deepEqual(
+      asked.map(({ pathname }) => pathname),
+      ["/api/v1/query_range", "/api/v1/query"],
+    );
     assert.equal(asked[0]?.searchParams.get("step"), "15");
     assert.equal(asked[1]?.searchParams.get("time"), "1900");
   });

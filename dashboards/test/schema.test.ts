@@ -29,10 +29,15 @@ function mistakes(name: string, model: Model): string[] {
   mkdirSync(directory, { recursive: true });
   const lines = [HEAD, `export const dashboard: Json<Dashboard> = ${JSON.stringify(model)};`];
   for (const panel of shown(model)) {
-    const { options, fieldConfig } = panel as { options?: unknown; fieldConfig?: { defaults: { custom?: unknown } } };
+    const { options, fieldConfig } = panel as {
+      options?: unknown;
+      fieldConfig?: { defaults: { custom?: unknown } };
+    };
     lines.push(`export const options${panel.id}: Json<Partial<${panel.type}>> = ${JSON.stringify(options ?? {})};`);
     if (panel.type !== "timeseries") continue;
-    lines.push(`export const field${panel.id}: Json<FieldConfig> = ${JSON.stringify(fieldConfig?.defaults.custom ?? {})};`);
+    lines.push(
+      `export const field${panel.id}: Json<FieldConfig> = ${JSON.stringify(fieldConfig?.defaults.custom ?? {})};`,
+    );
   }
   const path = join(directory, `${name}.ts`);
   writeFileSync(path, lines.join("\n"));

@@ -84,7 +84,8 @@ const logs = [
   graph(
     wide({
       title: "Read and delivered",
-      description: "Bytes of log files a second, over all agents. Delivered below read: a receiver is slower than the writers.",
+      description:
+        "Bytes of log files a second, over all agents. Delivered below read: a receiver is slower than the writers.",
       unit: "Bps",
       emptyWhen: NO_LOGS,
     }),
@@ -94,7 +95,8 @@ const logs = [
   graph(
     wide({
       title: "Dropped by reason",
-      description: "Bytes a second. `rate`, `sample` and `filter` were asked for, `truncated` are records that are too long; all others are losses.",
+      description:
+        "Bytes a second. `rate`, `sample` and `filter` were asked for, `truncated` are records that are too long; all others are losses.",
       unit: "Bps",
       emptyWhen: "nothing was dropped",
     }),
@@ -122,7 +124,8 @@ const logs = [
   graph(
     wide({
       title: "Retention left",
-      description: "Until the kubelet deletes the first unread byte. Below ten minutes files will have to be held open after they are deleted.",
+      description:
+        "Until the kubelet deletes the first unread byte. Below ten minutes files will have to be held open after they are deleted.",
       unit: "s",
       low: true,
       bad: 600,
@@ -133,7 +136,8 @@ const logs = [
   graph(
     wide({
       title: "Held though deleted",
-      description: "Unread bytes of files that the kubelet has deleted. Above `held_deleted` (1 GiB, if not set) the oldest are given up.",
+      description:
+        "Unread bytes of files that the kubelet has deleted. Above `held_deleted` (1 GiB, if not set) the oldest are given up.",
       unit: "bytes",
       bad: 536870912,
       emptyWhen: NO_LOGS,
@@ -152,7 +156,8 @@ const logs = [
   graph(
     wide({
       title: "Lines that do not parse",
-      description: "Lines a second that were sent as text, or with bytes replaced. `format`: the configured format is another one; `head`: not written by a container runtime.",
+      description:
+        "Lines a second that were sent as text, or with bytes replaced. `format`: the configured format is another one; `head`: not written by a container runtime.",
       unit: "cps",
       emptyWhen: NO_LOGS,
     }),
@@ -161,7 +166,8 @@ const logs = [
   graph(
     wide({
       title: "Log files",
-      description: "Files that are open; that are held open though they are deleted; that are closed; and that cannot be read.",
+      description:
+        "Files that are open; that are held open though they are deleted; that are closed; and that cannot be read.",
       unit: "none",
       emptyWhen: NO_LOGS,
     }),
@@ -171,7 +177,12 @@ const logs = [
 
 const metrics = [
   graph(
-    wide({ title: "Scrapes", description: "Pages a second that were read, and that could not be.", unit: "ops", emptyWhen: "no agent scrapes" }),
+    wide({
+      title: "Scrapes",
+      description: "Pages a second that were read, and that could not be.",
+      unit: "ops",
+      emptyWhen: "no agent scrapes",
+    }),
     [`sum by (result) (${rate("scrapes_total")})`, "{{result}}"],
   ),
   graph(
@@ -183,15 +194,28 @@ const metrics = [
     }),
     ...["0.5", "0.99"].map(
       (quantile) =>
-        [`histogram_quantile(${quantile}, sum by (le) (${rate("scrape_duration_seconds_bucket")}))`, `p${Number(quantile) * 100}`] as const,
+        [
+          `histogram_quantile(${quantile}, sum by (le) (${rate("scrape_duration_seconds_bucket")}))`,
+          `p${Number(quantile) * 100}`,
+        ] as const,
     ),
   ),
   graph(
-    wide({ title: "Series", description: "Series of all targets that are alive. Above the limits of `metrics` new ones are dropped.", unit: "short", emptyWhen: "no agent scrapes" }),
+    wide({
+      title: "Series",
+      description: "Series of all targets that are alive. Above the limits of `metrics` new ones are dropped.",
+      unit: "short",
+      emptyWhen: "no agent scrapes",
+    }),
     [`sum ${BY} (sidelight_series{${AGENT}})`, NAME],
   ),
   graph(
-    wide({ title: "Samples written", description: "Samples a second that receivers have taken.", unit: "cps", emptyWhen: NO_REMOTE_WRITE }),
+    wide({
+      title: "Samples written",
+      description: "Samples a second that receivers have taken.",
+      unit: "cps",
+      emptyWhen: NO_REMOTE_WRITE,
+    }),
     [`sum by (output) (${rate("remote_write_samples_total")})`, "{{output}}"],
   ),
   graph(
@@ -214,17 +238,28 @@ const metrics = [
     [`sum by (node, pod, output) (sidelight_spool_bytes{${AGENT}})`, `${NAME} {{output}}`],
   ),
   graph(
-    wide({ title: "Requests sent again", description: "Requests of remote write a second that a receiver did not take at first.", unit: "ops", emptyWhen: NO_REMOTE_WRITE }),
+    wide({
+      title: "Requests sent again",
+      description: "Requests of remote write a second that a receiver did not take at first.",
+      unit: "ops",
+      emptyWhen: NO_REMOTE_WRITE,
+    }),
     [`sum by (output) (${rate("remote_write_retries_total")})`, "{{output}}"],
   ),
   graph(
-    wide({ title: "Samples dropped", description: "Samples a second by reason: `rejected` by the receiver, `spool_full` while it was away.", unit: "cps", emptyWhen: "no sample was dropped" }),
+    wide({
+      title: "Samples dropped",
+      description: "Samples a second by reason: `rejected` by the receiver, `spool_full` while it was away.",
+      unit: "cps",
+      emptyWhen: "no sample was dropped",
+    }),
     [`sum by (output, reason) (${rate("remote_write_dropped_samples_total")}) > 0`, "{{output}} {{reason}}"],
   ),
   graph(
     wide({
       title: "Series above a limit",
-      description: "Samples a second of series that were not taken: a target or a namespace has more than it may. The agent's log says which.",
+      description:
+        "Samples a second of series that were not taken: a target or a namespace has more than it may. The agent's log says which.",
       unit: "cps",
       emptyWhen: "no limit was reached",
     }),
@@ -234,27 +269,49 @@ const metrics = [
 
 const costs = [
   graph(
-    wide({ title: "Memory budget in use", description: "Payload in memory, of the budget. At 1 the agent waits for receivers.", unit: "percentunit", max: 1, warn: 0.9 }),
+    wide({
+      title: "Memory budget in use",
+      description: "Payload in memory, of the budget. At 1 the agent waits for receivers.",
+      unit: "percentunit",
+      max: 1,
+      warn: 0.9,
+    }),
     [`max ${BY} (sidelight_memory_used_bytes{${AGENT}} / sidelight_memory_budget_bytes{${AGENT}})`, NAME],
   ),
+  graph(wide({ title: "Memory", description: "Resident memory of each agent.", unit: "bytes" }), [
+    `max ${BY} (process_resident_memory_bytes{${AGENT}} and on (pod, instance) sidelight_memory_budget_bytes{${AGENT}})`,
+    NAME,
+  ]),
+  graph(wide({ title: "CPU", description: "Cores that each agent uses.", unit: "none", decimals: 3 }), [
+    `max ${BY} (rate(process_cpu_seconds_total{${AGENT}}[$__rate_interval]) and on (pod, instance) sidelight_memory_budget_bytes{${AGENT}})`,
+    NAME,
+  ]),
   graph(
-    wide({ title: "Memory", description: "Resident memory of each agent.", unit: "bytes" }),
-    [`max ${BY} (process_resident_memory_bytes{${AGENT}} and on (pod, instance) sidelight_memory_budget_bytes{${AGENT}})`, NAME],
+    wide({
+      title: "Open files",
+      description: "Of the files that each agent may have open.",
+      unit: "percentunit",
+      bad: 0.8,
+    }),
+    [
+      `max ${BY} (process_open_fds{${AGENT}} / process_max_fds{${AGENT}} and on (pod, instance) sidelight_memory_budget_bytes{${AGENT}})`,
+      NAME,
+    ],
   ),
   graph(
-    wide({ title: "CPU", description: "Cores that each agent uses.", unit: "none", decimals: 3 }),
-    [`max ${BY} (rate(process_cpu_seconds_total{${AGENT}}[$__rate_interval]) and on (pod, instance) sidelight_memory_budget_bytes{${AGENT}})`, NAME],
-  ),
-  graph(
-    wide({ title: "Open files", description: "Of the files that each agent may have open.", unit: "percentunit", bad: 0.8 }),
-    [`max ${BY} (process_open_fds{${AGENT}} / process_max_fds{${AGENT}} and on (pod, instance) sidelight_memory_budget_bytes{${AGENT}})`, NAME],
-  ),
-  graph(
-    wide({ title: "Errors of the watch of pods", description: "Failures a second to hear from the API server. While it fails, new pods have no metadata.", unit: "ops" }),
+    wide({
+      title: "Errors of the watch of pods",
+      description: "Failures a second to hear from the API server. While it fails, new pods have no metadata.",
+      unit: "ops",
+    }),
     [`sum ${BY} (${rate("cluster_watch_errors_total")})`, NAME],
   ),
   rows(
-    wide({ title: "Versions and configuration", description: "What runs where, and whether its newest configuration is in force.", unit: "none" }),
+    wide({
+      title: "Versions and configuration",
+      description: "What runs where, and whether its newest configuration is in force.",
+      unit: "none",
+    }),
     [
       { title: "Node", label: "node" },
       { title: "Pod", label: "pod" },
@@ -276,7 +333,8 @@ const costs = [
 export const AGENT_DASHBOARD: Dashboard = {
   name: "sidelight-agent",
   title: "Sidelight / Agent",
-  description: "Whether all logs and samples arrive, and if not, whether it is a receiver, the agent or the node. From the agents' own pages.",
+  description:
+    "Whether all logs and samples arrive, and if not, whether it is a receiver, the agent or the node. From the agents' own pages.",
   variables: chain("sidelight_memory_budget_bytes", [CLUSTER, NAMESPACE, POD, JOB, INSTANCE]),
   rows: [
     { title: "Does everything arrive?", panels: healthy },

@@ -19,7 +19,10 @@ const ERRORS = 'level="error", ';
 const NO_AGENT_PAGES = "nobody reads the agents' own pages";
 
 const healthy = [
-  number({ title: "Records", description: "Log records a second, of all levels.", unit: "cps", width: 4 }, `sum(${records()})`),
+  number(
+    { title: "Records", description: "Log records a second, of all levels.", unit: "cps", width: 4 },
+    `sum(${records()})`,
+  ),
   number(
     { title: "Errors", description: "Error records a second.", unit: "cps", width: 4 },
     `sum(${records(ERRORS)}) or vector(0)`,
@@ -36,17 +39,33 @@ const healthy = [
     `sum(${records(ERRORS)}) / sum(${records()})`,
   ),
   number(
-    { title: "Panics", description: "Panics of Rust in the time shown.", unit: "none", width: 4, bad: 1, decimals: 0 },
+    {
+      title: "Panics",
+      description: "Panics of Rust in the time shown.",
+      unit: "none",
+      width: 4,
+      bad: 1,
+      decimals: 0,
+    },
     `sum(increase(sidelight_log_panics_total{${LOGS}}[$__range]))`,
   ),
   number(
-    { title: "Restarts", description: "Containers that were started again in the time shown.", unit: "none", width: 4, warn: 1, bad: 5, decimals: 0 },
+    {
+      title: "Restarts",
+      description: "Containers that were started again in the time shown.",
+      unit: "none",
+      width: 4,
+      warn: 1,
+      bad: 5,
+      decimals: 0,
+    },
     `sum(increase(sidelight_container_restarts_total{${CONTAINER}}[$__range])) or vector(0)`,
   ),
   number(
     {
       title: "Dropped",
-      description: "Bytes of these namespaces' logs that were given up in the time shown: by rules and rates, or because a receiver was away for too long. The dashboard of the agent has the reasons.",
+      description:
+        "Bytes of these namespaces' logs that were given up in the time shown: by rules and rates, or because a receiver was away for too long. The dashboard of the agent has the reasons.",
       unit: "bytes",
       width: 4,
       warn: 1,
@@ -58,11 +77,22 @@ const healthy = [
 
 const volume = [
   graph(
-    { title: "Records by workload", description: "The twenty workloads that log most, in records a second.", unit: "cps", width: 8 },
+    {
+      title: "Records by workload",
+      description: "The twenty workloads that log most, in records a second.",
+      unit: "cps",
+      width: 8,
+    },
     [`topk(20, sum ${BY} (${records()}))`, WORKLOAD_NAME],
   ),
   graph(
-    { title: "Records by level", description: "Records a second. `unknown` is what no format was found in.", unit: "cps", width: 8, stack: true },
+    {
+      title: "Records by level",
+      description: "Records a second. `unknown` is what no format was found in.",
+      unit: "cps",
+      width: 8,
+      stack: true,
+    },
     [`sum by (level) (${records()})`, "{{level}}"],
   ),
   graph(
@@ -83,27 +113,59 @@ const volume = [
 
 const errors = [
   graph(
-    { title: "Errors by workload", description: "The twenty workloads with the most error records a second.", unit: "cps", width: 8, emptyWhen: "no workload has logged an error" },
+    {
+      title: "Errors by workload",
+      description: "The twenty workloads with the most error records a second.",
+      unit: "cps",
+      width: 8,
+      emptyWhen: "no workload has logged an error",
+    },
     [`topk(20, sum ${BY} (${records(ERRORS)}) > 0)`, WORKLOAD_NAME],
   ),
   graph(
-    { title: "Share of errors by workload", description: "Of each workload's records.", unit: "percentunit", width: 8, bad: 0.2, emptyWhen: "no workload has logged an error" },
+    {
+      title: "Share of errors by workload",
+      description: "Of each workload's records.",
+      unit: "percentunit",
+      width: 8,
+      bad: 0.2,
+      emptyWhen: "no workload has logged an error",
+    },
     [`topk(20, sum ${BY} (${records(ERRORS)}) / sum ${BY} (${records()}) > 0)`, WORKLOAD_NAME],
   ),
   graph(
-    { title: "Panics by workload", description: "Panics of Rust in each five minutes.", unit: "none", width: 8, emptyWhen: "nothing has panicked" },
+    {
+      title: "Panics by workload",
+      description: "Panics of Rust in each five minutes.",
+      unit: "none",
+      width: 8,
+      emptyWhen: "nothing has panicked",
+    },
     [`sum ${BY} (increase(sidelight_log_panics_total{${LOGS}}[5m])) > 0`, WORKLOAD_NAME],
   ),
   rows(
-    { title: "Workloads", description: "What each workload logs, the one with the most errors first.", unit: "none", width: 24 },
+    {
+      title: "Workloads",
+      description: "What each workload logs, the one with the most errors first.",
+      unit: "none",
+      width: 24,
+    },
     [
       { title: "Namespace", label: "namespace" },
       { title: "Workload", label: "workload" },
       { title: "Container", label: "container" },
       { title: "Records", expr: `sum by (namespace, workload, container) (${records()})`, unit: "cps" },
-      { title: "Warnings", expr: `sum by (namespace, workload, container) (${records('level="warn", ')})`, unit: "cps" },
+      {
+        title: "Warnings",
+        expr: `sum by (namespace, workload, container) (${records('level="warn", ')})`,
+        unit: "cps",
+      },
       { title: "Errors", expr: `sum by (namespace, workload, container) (${records(ERRORS)})`, unit: "cps" },
-      { title: "Panics", expr: `sum by (namespace, workload, container) (increase(sidelight_log_panics_total{${LOGS}}[$__range]))`, unit: "none" },
+      {
+        title: "Panics",
+        expr: `sum by (namespace, workload, container) (increase(sidelight_log_panics_total{${LOGS}}[$__range]))`,
+        unit: "none",
+      },
     ],
     "Errors",
   ),
@@ -111,11 +173,27 @@ const errors = [
 
 const crashes = [
   graph(
-    { title: "Restarts by pod", description: "How often containers were started again, in the hour before.", unit: "none", width: 12, emptyWhen: "no container was started again" },
-    [`sum by (namespace, pod, container) (increase(sidelight_container_restarts_total{${CONTAINER}}[1h])) > 0`, "{{namespace}}/{{pod}} {{container}}"],
+    {
+      title: "Restarts by pod",
+      description: "How often containers were started again, in the hour before.",
+      unit: "none",
+      width: 12,
+      emptyWhen: "no container was started again",
+    },
+    [
+      `sum by (namespace, pod, container) (increase(sidelight_container_restarts_total{${CONTAINER}}[1h])) > 0`,
+      "{{namespace}}/{{pod}} {{container}}",
+    ],
   ),
   rows(
-    { title: "How containers have ended, and what they wait for", description: "OOMKilled: more memory than the limit. CrashLoopBackOff: it ends each time it is started. ImagePullBackOff: the image cannot be had.", unit: "none", width: 12, emptyWhen: "no container has ended, or waits" },
+    {
+      title: "How containers have ended, and what they wait for",
+      description:
+        "OOMKilled: more memory than the limit. CrashLoopBackOff: it ends each time it is started. ImagePullBackOff: the image cannot be had.",
+      unit: "none",
+      width: 12,
+      emptyWhen: "no container has ended, or waits",
+    },
     [
       { title: "Namespace", label: "namespace" },
       { title: "Pod", label: "pod" },
@@ -128,7 +206,8 @@ const crashes = [
   ),
 ];
 
-const NO_INSTANCE = "What the agent counts in logs, and says of containers, is of a workload or a pod, not of an address.";
+const NO_INSTANCE =
+  "What the agent counts in logs, and says of containers, is of a workload or a pod, not of an address.";
 
 export const LOGS_DASHBOARD: Dashboard = {
   name: "logs",
@@ -137,7 +216,10 @@ export const LOGS_DASHBOARD: Dashboard = {
     "How much workloads log, how much of it is errors and panics, and whether they crash. Needs `logs.events`, and for the restarts `metrics.containers`.",
   variables: [
     ...chain("sidelight_log_events_total", [CLUSTER, NAMESPACE, WORKLOAD, JOB]),
-    { ...POD, from: `sidelight_container_restarts_total{${matchers("cluster", "namespace")}, job=~"(.*/)?($workload)"}` },
+    {
+      ...POD,
+      from: `sidelight_container_restarts_total{${matchers("cluster", "namespace")}, job=~"(.*/)?($workload)"}`,
+    },
   ],
   rows: [
     { title: "Is it quiet?", panels: healthy },

@@ -41,7 +41,10 @@ const healthy = [
     },
     `count(up{${matchers("cluster", "namespace", "pod", "job", "instance")}} == 0 and on (job, instance) max_over_time(rust:service:info{${SERVICE}}[$__range])) or vector(0)`,
   ),
-  number({ title: "Requests", description: "Requests a second, HTTP and gRPC.", unit: "reqps", width: 4 }, `sum(rust:requests:rate5m{${SERVICE}})`),
+  number(
+    { title: "Requests", description: "Requests a second, HTTP and gRPC.", unit: "reqps", width: 4 },
+    `sum(rust:requests:rate5m{${SERVICE}})`,
+  ),
   number(
     {
       title: "Errors",
@@ -83,10 +86,10 @@ const healthy = [
 ];
 
 const requests = [
-  graph(
-    { title: "Requests", description: "Requests a second of each service.", unit: "reqps", width: 8 },
-    [`sum by (namespace, workload) (rust:requests:rate5m{${SERVICE}})`, SERVICE_NAME],
-  ),
+  graph({ title: "Requests", description: "Requests a second of each service.", unit: "reqps", width: 8 }, [
+    `sum by (namespace, workload) (rust:requests:rate5m{${SERVICE}})`,
+    SERVICE_NAME,
+  ]),
   graph(
     {
       title: "Errors",
@@ -148,7 +151,8 @@ const requests = [
   bars(
     {
       title: "Slowest processes, p99",
-      description: "The ten pods in which one of a hundred requests takes longest. One of many: look at its node and its runtime.",
+      description:
+        "The ten pods in which one of a hundred requests takes longest. One of many: look at its node and its runtime.",
       unit: "s",
       width: 8,
       warn: 0.5,
@@ -160,7 +164,8 @@ const requests = [
   rows(
     {
       title: "Routes",
-      description: "Where the errors and the time are. Routes are as the service names them: one with an id in it is a mistake there.",
+      description:
+        "Where the errors and the time are. Routes are as the service names them: one with an id in it is a mistake there.",
       unit: "none",
       width: 16,
     },
@@ -168,7 +173,11 @@ const requests = [
       { title: "Namespace", label: "namespace" },
       { title: "Workload", label: "workload" },
       { title: "Route", label: "route" },
-      { title: "Requests", expr: `sum by (namespace, workload, route) (rust:requests:rate5m{${SERVICE}})`, unit: "reqps" },
+      {
+        title: "Requests",
+        expr: `sum by (namespace, workload, route) (rust:requests:rate5m{${SERVICE}})`,
+        unit: "reqps",
+      },
       {
         title: "Server errors",
         expr: `sum by (namespace, workload, route) (rust:requests:rate5m{code=~"(?i)5..|unknown|deadline_?exceeded|unimplemented|internal|unavailable|data_?loss", ${SERVICE}})`,
@@ -259,7 +268,8 @@ const resources = [
       description: "Resident memory of each process; where it does not say, the working set of its container.",
       unit: "bytes",
       width: 8,
-      emptyWhen: "no service has `process_*`, and nobody reads the kubelet's pages: the agent does with `metrics.kubelet`",
+      emptyWhen:
+        "no service has `process_*`, and nobody reads the kubelet's pages: the agent does with `metrics.kubelet`",
     },
     [`max by (pod, container) (rust:memory_bytes{${SERVICE}})`, "{{pod}} {{container}}"],
   ),
@@ -295,7 +305,8 @@ const resources = [
       unit: "none",
       width: 8,
       decimals: 3,
-      emptyWhen: "no service has `process_*`, and nobody reads the kubelet's pages: the agent does with `metrics.kubelet`",
+      emptyWhen:
+        "no service has `process_*`, and nobody reads the kubelet's pages: the agent does with `metrics.kubelet`",
     },
     [`max by (pod, container) (rust:cpu_cores:rate5m{${SERVICE}})`, "{{pod}} {{container}}"],
   ),
@@ -343,7 +354,8 @@ const why = [
   rows(
     {
       title: "How containers have ended",
-      description: "The last end of each container that was started again, what waiting ones wait for, and how often they were started in the time shown.",
+      description:
+        "The last end of each container that was started again, what waiting ones wait for, and how often they were started in the time shown.",
       unit: "none",
       width: 12,
       emptyWhen: "no container has ended, or waits",

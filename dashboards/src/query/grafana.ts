@@ -33,7 +33,13 @@ export async function variables(model: Model, prometheus: Prometheus, settings: 
     const [, selector, label] = call ?? [];
     if (!selector || !label) throw new Error(`$${template.name} is no label_values()`);
     const found = await prometheus.labelValues(label, expand(selector, values), settings.window);
-    values.set(template.name, chosen(template, found.filter((value) => value !== "")));
+    values.set(
+      template.name,
+      chosen(
+        template,
+        found.filter((value) => value !== ""),
+      ),
+    );
   }
   return values;
 }
@@ -70,7 +76,9 @@ export async function ask(model: Model, prometheus: Prometheus, settings: Settin
     const results: Answer["results"] = [];
     for (const target of panel.targets ?? []) {
       const query = expand(target.expr ?? "", values);
-      const asked = target.instant ? prometheus.instant(query, settings.window) : prometheus.range(query, settings.window);
+      const asked = target.instant
+        ? prometheus.instant(query, settings.window)
+        : prometheus.range(query, settings.window);
       results.push(
         await asked.then(
           (series) => ({ target, query, series }),

@@ -39,7 +39,10 @@ function settings(): Settings {
   const scrapeInterval = Number(options["scrape-interval"]);
   const range = Number(options.range);
   const end = Math.floor(Date.now() / 1000);
-  return { scrapeInterval, window: { start: end - range, end, step: Math.max(scrapeInterval, Math.ceil(range / 120)) } };
+  return {
+    scrapeInterval,
+    window: { start: end - range, end, step: Math.max(scrapeInterval, Math.ceil(range / 120)) },
+  };
 }
 
 async function outcome(name: string, prometheus: Prometheus): Promise<Outcome> {
@@ -79,9 +82,12 @@ function report({ dashboard, error, answers }: Outcome): void {
   if (error) console.log(`  FAILED  ${error}`);
   for (const { panel, state, condition, results } of answers) {
     if (state === "full") continue;
-    console.log(`  ${state === "excused" ? "no data" : state.toUpperCase()}  ${panel.title}${condition ? `: when ${condition}` : ""}`);
+    console.log(
+      `  ${state === "excused" ? "no data" : state.toUpperCase()}  ${panel.title}${condition ? `: when ${condition}` : ""}`,
+    );
     if (state === "excused") continue;
-    for (const { query, error } of results) console.log(`           ${error ?? "no value"}: ${query.replace(/\s+/g, " ")}`);
+    for (const { query, error } of results)
+      console.log(`           ${error ?? "no value"}: ${query.replace(/\s+/g, " ")}`);
   }
 }
 
@@ -92,7 +98,9 @@ async function main(): Promise<void> {
     return;
   }
   const prometheus = new Prometheus(options.prometheus.replace(/\/$/, ""));
-  const names = readdirSync(join(ROOT, "grafana")).filter((file) => file.endsWith(".json")).map((file) => file.slice(0, -5));
+  const names = readdirSync(join(ROOT, "grafana"))
+    .filter((file) => file.endsWith(".json"))
+    .map((file) => file.slice(0, -5));
   const outcomes: Outcome[] = [];
   for (const name of names) {
     if (!options.dashboard || options.dashboard.includes(name)) outcomes.push(await outcome(name, prometheus));
@@ -112,7 +120,8 @@ async function main(): Promise<void> {
   } else {
     outcomes.forEach(report);
   }
-  const isBad = ({ error, answers }: Outcome) => error || answers.some(({ state }) => state === "empty" || state === "failed");
+  const isBad = ({ error, answers }: Outcome) =>
+    error || answers.some(({ state }) => state === "empty" || state === "failed");
   process.exitCode = outcomes.length === 0 || outcomes.some(isBad) ? 1 : 0;
 }
 

@@ -8,7 +8,18 @@ import { format } from "./units.js";
 const COLUMN = 66;
 const ROW = 36;
 const GAP = 4;
-const COLOURS = ["#73bf69", "#5794f2", "#f2cc0c", "#ff780a", "#b877d9", "#8ab8ff", "#e02f44", "#c0d8ff", "#fade2a", "#a352cc"];
+const COLOURS = [
+  "#73bf69",
+  "#5794f2",
+  "#f2cc0c",
+  "#ff780a",
+  "#b877d9",
+  "#8ab8ff",
+  "#e02f44",
+  "#c0d8ff",
+  "#fade2a",
+  "#a352cc",
+];
 const LEVELS: Record<string, string> = { green: "#73bf69", orange: "#ff780a", red: "#e02f44" };
 
 /** Where something is drawn. */
@@ -56,7 +67,8 @@ function content(panel: Panel, answer: Answer, box: Box): string {
   const lines = answer.results.flatMap(({ target, series }) =>
     series.map((each) => ({ name: legend(target.legendFormat ?? "", each), series: each })),
   );
-  if (lines.length === 0) return text(box.x, box.y + box.h / 2, `No data. ${answer.condition ?? ""}`.slice(0, box.w / 7), "#8e8e99", 12);
+  if (lines.length === 0)
+    return text(box.x, box.y + box.h / 2, `No data. ${answer.condition ?? ""}`.slice(0, box.w / 7), "#8e8e99", 12);
   if (panel.type === "stat") return stat(panel, lines, box);
   if (panel.type === "table") return table(panel, answer, box);
   if (panel.type === "bargauge") return bars(panel, lines, box);
@@ -81,7 +93,9 @@ function level(panel: Panel, value: number): string {
 function stat(panel: Panel, lines: Line[], box: Box): string {
   return lines
     .slice(0, 4)
-    .map(({ series }, index) => text(box.x + index * 120, box.y + 52, written(panel, last(series)), level(panel, last(series)), 34))
+    .map(({ series }, index) =>
+      text(box.x + index * 120, box.y + 52, written(panel, last(series)), level(panel, last(series)), 34),
+    )
     .join("");
 }
 
@@ -93,7 +107,11 @@ function bars(panel: Panel, lines: Line[], box: Box): string {
       const y = box.y + index * 24;
       const width = Math.max(2, ((box.w - 320) * last(series)) / max);
       const bar = `<rect x="${box.x + 230}" y="${y}" width="${width}" height="18" fill="${level(panel, last(series))}"/>`;
-      return text(box.x, y + 14, name.slice(0, 32), "#ccccdc", 11) + bar + text(box.x + 236 + width, y + 14, written(panel, last(series)), "#ccccdc", 11);
+      return (
+        text(box.x, y + 14, name.slice(0, 32), "#ccccdc", 11) +
+        bar +
+        text(box.x + 236 + width, y + 14, written(panel, last(series)), "#ccccdc", 11)
+      );
     })
     .join("");
 }
@@ -102,7 +120,10 @@ function graph(panel: Panel, lines: Line[], box: Box): string {
   const plot = { x: box.x + 62, y: box.y, w: box.w - 66, h: box.h - 42 };
   const isStacked = JSON.stringify(panel.fieldConfig).includes('"mode":"normal"');
   const shapes = isStacked ? stacked(lines) : lines.map(({ series }) => series.points);
-  const values = shapes.flat().map(([, value]) => value).filter(Number.isFinite);
+  const values = shapes
+    .flat()
+    .map(([, value]) => value)
+    .filter(Number.isFinite);
   const times = shapes.flat().map(([time]) => time);
   const thresholds = (panel.fieldConfig?.defaults.thresholds?.steps ?? []).flatMap(({ value }) => value ?? []);
   const max = Math.max(...values, 0) * 1.1 || 1;
@@ -115,14 +136,23 @@ function graph(panel: Panel, lines: Line[], box: Box): string {
     return rule + text(plot.x - 60, y + 4, written(panel, max * share), "#8e8e99", 10);
   });
   for (const value of thresholds.filter((value) => value <= max)) {
-    parts.push(`<line x1="${plot.x}" x2="${plot.x + plot.w}" y1="${py(value)}" y2="${py(value)}" stroke="#e02f44" stroke-dasharray="6 4"/>`);
+    parts.push(
+      `<line x1="${plot.x}" x2="${plot.x + plot.w}" y1="${py(value)}" y2="${py(value)}" stroke="#e02f44" stroke-dasharray="6 4"/>`,
+    );
   }
   shapes.forEach((points, index) => {
-    const path = points.filter(([, value]) => Number.isFinite(value)).map(([time, value]) => `${px(time).toFixed(1)},${py(value).toFixed(1)}`);
-    parts.push(`<polyline points="${path.join(" ")}" fill="none" stroke="${COLOURS[index % COLOURS.length]}" stroke-width="1.5"/>`);
+    const path = points
+      .filter(([, value]) => Number.isFinite(value))
+      .map(([time, value]) => `${px(time).toFixed(1)},${py(value).toFixed(1)}`);
+    parts.push(
+      `<polyline points="${path.join(" ")}" fill="none" stroke="${COLOURS[index % COLOURS.length]}" stroke-width="1.5"/>`,
+    );
   });
   const clock = (time: number) => new Date(time * 1000).toISOString().slice(11, 19);
-  parts.push(text(plot.x, plot.y + plot.h + 12, clock(from), "#8e8e99", 9), text(plot.x + plot.w - 44, plot.y + plot.h + 12, clock(to), "#8e8e99", 9));
+  parts.push(
+    text(plot.x, plot.y + plot.h + 12, clock(from), "#8e8e99", 9),
+    text(plot.x + plot.w - 44, plot.y + plot.h + 12, clock(to), "#8e8e99", 9),
+  );
   return parts.join("") + legendLine(lines, { ...box, y: plot.y + plot.h + 20, h: 22 });
 }
 
@@ -144,7 +174,10 @@ function legendLine(lines: Line[], box: Box): string {
     const width = name.length * 6.4 + 22;
     if (x + width > box.x + box.w) [x, y] = [box.x, y + 12];
     if (y > box.y + box.h) return;
-    parts.push(`<rect x="${x}" y="${y - 5}" width="10" height="3" fill="${COLOURS[index % COLOURS.length]}"/>`, text(x + 14, y, name, "#ccccdc", 10));
+    parts.push(
+      `<rect x="${x}" y="${y - 5}" width="10" height="3" fill="${COLOURS[index % COLOURS.length]}"/>`,
+      text(x + 14, y, name, "#ccccdc", 10),
+    );
     x += width;
   });
   return parts.join("");
@@ -153,11 +186,12 @@ function legendLine(lines: Line[], box: Box): string {
 /** As the transformations "merge" and "organize" make it. */
 function table(panel: Panel, answer: Answer, box: Box): string {
   const organize = panel.transformations?.find(({ id }) => id === "organize")?.options as
-    | { renameByName: Record<string, string>; indexByName: Record<string, number> }
-    | undefined;
+    { renameByName: Record<string, string>; indexByName: Record<string, number> } | undefined;
   const rename = organize?.renameByName ?? {};
   const order = organize?.indexByName ?? {};
-  const columns = Object.keys(rename).filter((field) => field !== "Value" || !("Value #A" in rename)).sort((a, b) => (order[a] ?? 0) - (order[b] ?? 0));
+  const columns = Object.keys(rename)
+    .filter((field) => field !== "Value" || !("Value #A" in rename))
+    .sort((a, b) => (order[a] ?? 0) - (order[b] ?? 0));
   const merged = new Map<string, Record<string, string | number>>();
   for (const { target, series } of answer.results) {
     for (const each of series) {
@@ -166,17 +200,31 @@ function table(panel: Panel, answer: Answer, box: Box): string {
     }
   }
   const unit = (field: string) =>
-    panel.fieldConfig?.overrides?.find(({ matcher }) => matcher.options === rename[field])?.properties.find(({ id }) => id === "unit")?.value as string | undefined;
+    panel.fieldConfig?.overrides
+      ?.find(({ matcher }) => matcher.options === rename[field])
+      ?.properties.find(({ id }) => id === "unit")?.value as string | undefined;
   const cell = (field: string, value: string | number | undefined) =>
     typeof value === "number" ? format(value, unit(field) ?? unitOf(panel)) : (value ?? "");
   const sortBy = (panel as { options?: { sortBy?: { displayName: string }[] } }).options?.sortBy?.[0]?.displayName;
   const sortField = columns.find((field) => rename[field] === sortBy) ?? "";
   const sorted = [...merged.values()].sort((a, b) => Number(b[sortField] ?? 0) - Number(a[sortField] ?? 0) || 0);
   const width = box.w / columns.length;
-  const heads = columns.map((field, index) => text(box.x + index * width, box.y + 10, rename[field] ?? "", "#6e9fff", 11));
+  const heads = columns.map((field, index) =>
+    text(box.x + index * width, box.y + 10, rename[field] ?? "", "#6e9fff", 11),
+  );
   const body = sorted
     .slice(0, Math.floor(box.h / 18) - 1)
-    .flatMap((row, line) => columns.map((field, index) => text(box.x + index * width, box.y + 30 + line * 18, cell(field, row[field]).slice(0, width / 6.6), "#ccccdc", 11)));
+    .flatMap((row, line) =>
+      columns.map((field, index) =>
+        text(
+          box.x + index * width,
+          box.y + 30 + line * 18,
+          cell(field, row[field]).slice(0, width / 6.6),
+          "#ccccdc",
+          11,
+        ),
+      ),
+    );
   return [...heads, ...body].join("");
 }
 

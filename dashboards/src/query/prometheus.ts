@@ -19,7 +19,11 @@ export class Prometheus {
 
   /** The values of a label in series that a selector means. */
   async labelValues(label: string, selector: string, { start, end }: Window): Promise<string[]> {
-    const data = await this.ask(`label/${label}/values`, { "match[]": selector, start: String(start), end: String(end) });
+    const data = await this.ask(`label/${label}/values`, {
+      "match[]": selector,
+      start: String(start),
+      end: String(end),
+    });
     return data as string[];
   }
 

@@ -20,7 +20,8 @@ const DURATIONS: [number, string][] = [
 
 /** With as many decimals as are wanted, else with three digits that count. */
 export function format(value: number, unit = "none", decimals?: number): string {
-  const short = (value: number) => String(Number(decimals === undefined ? value.toPrecision(3) : value.toFixed(decimals)));
+  const short = (value: number) =>
+    String(Number(decimals === undefined ? value.toPrecision(3) : value.toFixed(decimals)));
   if (Number.isNaN(value)) return "NaN";
   if (!Number.isFinite(value)) return value > 0 ? "+Inf" : "-Inf";
   if (unit === "bool_yes_no") return value === 0 ? "No" : "Yes";

@@ -80,10 +80,7 @@ const SUMMARIES = `{__name__=~"(.+_)?http_requests?_duration_seconds|http_server
 
 const summaries = withWorkload(
   `max by (${TARGET}, route, quantile) (\n${indent(
-    named(
-      rustOnly(`${SUMMARIES}\nunless on (${ENDPOINT}) rust:request_duration_seconds_bucket:rate5m`),
-      ["route"],
-    ),
+    named(rustOnly(`${SUMMARIES}\nunless on (${ENDPOINT}) rust:request_duration_seconds_bucket:rate5m`), ["route"]),
   )}\n)`,
 );
 

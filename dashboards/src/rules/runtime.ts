@@ -20,7 +20,9 @@ function ofService(vector: string): string {
 
 /** What Kubernetes says of the containers of Rust services. */
 function ofContainer(...vectors: string[]): string {
-  const values = vectors.map((vector) => `max by (${CONTAINER}) (${vector})`).join(`\n      or on (${CONTAINER})\n      `);
+  const values = vectors
+    .map((vector) => `max by (${CONTAINER}) (${vector})`)
+    .join(`\n      or on (${CONTAINER})\n      `);
   return tidy(`
     rust:service:info
     * on (${CONTAINER}) group_left ()
@@ -80,10 +82,7 @@ export const RUNTIME: Group = {
     record(
       "rust:memory_bytes",
       first(
-        [
-          ofService("process_resident_memory_bytes"),
-          ofContainer('container_memory_working_set_bytes{container!=""}'),
-        ],
+        [ofService("process_resident_memory_bytes"), ofContainer('container_memory_working_set_bytes{container!=""}')],
         TARGET,
       ),
     ),

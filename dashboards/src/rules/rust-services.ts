@@ -114,9 +114,5 @@ const resources = [
 export const RUST_SERVICES: RuleFile = {
   name: "rust-services",
   about: "Rust services: one set of names for what they count, and alerts.",
-  groups: [
-    REQUESTS,
-    RUNTIME,
-    { name: "rust-services", rules: [...requests, ...crashes, ...runtime, ...resources] },
-  ],
+  groups: [REQUESTS, RUNTIME, { name: "rust-services", rules: [...requests, ...crashes, ...runtime, ...resources] }],
 };

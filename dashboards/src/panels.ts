@@ -40,6 +40,7 @@ export interface Column {
   label?: string;
   expr?: string;
   unit?: string;
+  decimals?: number;
 }
 
 const HEIGHT = 8;
@@ -154,7 +155,11 @@ export function rows(spec: Spec, columns: Column[], sortBy: string): AnyPanel {
     }
     names[field] = column.title;
     order[field] = position;
-    if (column.unit) panel.overrideByName(column.title, [{ id: "unit", value: column.unit }]);
+    const properties = [
+      { id: "unit", value: column.unit },
+      { id: "decimals", value: column.decimals },
+    ].filter(({ value }) => value !== undefined);
+    if (properties.length > 0) panel.overrideByName(column.title, properties as sdk.DynamicConfigValue[]);
   });
   if (queries === 1) {
     names.Value = names["Value #A"] ?? "";

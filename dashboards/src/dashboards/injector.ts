@@ -114,7 +114,7 @@ const reviews = [
     }),
     [
       { title: "Reason", label: "reason" },
-      { title: "Pods", expr: `sum by (reason) (${increase("skipped_total")}) > 0` },
+      { title: "Pods", expr: `sum by (reason) (${increase("skipped_total")}) > 0`, decimals: 0 },
     ],
     "Pods",
   ),

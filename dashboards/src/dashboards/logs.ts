@@ -164,7 +164,7 @@ const errors = [
       {
         title: "Panics",
         expr: `sum by (namespace, workload, container) (increase(sidelight_log_panics_total{${LOGS}}[$__range]))`,
-        unit: "none",
+        decimals: 0,
       },
     ],
     "Errors",
@@ -200,7 +200,7 @@ const crashes = [
       { title: "Container", label: "container" },
       { title: "Reason", label: "reason" },
       { title: "Exit code", label: "exit_code" },
-      { title: "Restarts", expr: ended(CONTAINER) },
+      { title: "Restarts", expr: ended(CONTAINER), decimals: 0 },
     ],
     "Restarts",
   ),

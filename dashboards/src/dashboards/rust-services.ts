@@ -366,7 +366,7 @@ const why = [
       { title: "Container", label: "container" },
       { title: "Reason", label: "reason" },
       { title: "Exit code", label: "exit_code" },
-      { title: "Restarts", expr: ended(CONTAINER) },
+      { title: "Restarts", expr: ended(CONTAINER), decimals: 0 },
     ],
     "Restarts",
   ),

@@ -199,12 +199,15 @@ function table(panel: Panel, answer: Answer, box: Box): string {
       merged.set(key, { ...merged.get(key), ...each.metric, [`Value #${target.refId}`]: last(each) });
     }
   }
-  const unit = (field: string) =>
+  const override = (field: string, property: string) =>
     panel.fieldConfig?.overrides
       ?.find(({ matcher }) => matcher.options === rename[field])
-      ?.properties.find(({ id }) => id === "unit")?.value as string | undefined;
-  const cell = (field: string, value: string | number | undefined) =>
-    typeof value === "number" ? format(value, unit(field) ?? unitOf(panel)) : (value ?? "");
+      ?.properties.find(({ id }) => id === property)?.value;
+  const cell = (field: string, value: string | number | undefined) => {
+    if (typeof value !== "number") return value ?? "";
+    const [unit, decimals] = [override(field, "unit") ?? unitOf(panel), override(field, "decimals")];
+    return format(value, unit as string | undefined, decimals as number | undefined);
+  };
   const sortBy = (panel as { options?: { sortBy?: { displayName: string }[] } }).options?.sortBy?.[0]?.displayName;
   const sortField = columns.find((field) => rename[field] === sortBy) ?? "";
   const sorted = [...merged.values()].sort((a, b) => Number(b[sortField] ?? 0) - Number(a[sortField] ?? 0) || 0);

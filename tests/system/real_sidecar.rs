@@ -1,7 +1,7 @@
 //! Pods that ask for a sidecar, in a real Kubernetes: its API server calls the injector, its kubelet runs what comes of it, and
 //! receivers that others wrote get the pods' files and pages.
 //!
-//! As `real_kubernetes`, after `tests/receivers/build`, `cargo build -p sidelight-injector` and, with the cluster up, `tests/cluster/sidecar`:
+//! As `real_kubernetes`, after `tests/receivers/build`, `cargo build -p sidelight-injector` and, with the cluster up, `tests/delivery/image build dev && tests/delivery/image load`:
 //! `tests/cluster/cluster enter cargo test -p sidelight-agent --test system -- --ignored real_sidecar --test-threads=1`.
 
 pub(crate) mod injector;

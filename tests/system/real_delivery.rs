@@ -1,7 +1,7 @@
 //! The chart, installed by Helm in a real Kubernetes, with agent and injector from images.
 //!
 //! As `real_sidecar`, after `tests/delivery/build`, and with the images `sidelight.test/sidelight:1` and
-//! `sidelight.test/sidelight-injector:1` in the cluster (`tests/cluster/sidecar` makes both).
+//! `sidelight.test/sidelight-injector:1` in the cluster (`tests/delivery/image` makes both).
 
 #![allow(clippy::print_stdout, reason = "figures, for whoever runs it with --nocapture")]
 

@@ -3,7 +3,7 @@
 //! As `real_sidecar`, after `tests/delivery/build`, and with the images `sidelight.test/sidelight:1` and
 //! `sidelight.test/sidelight-injector:1` in the cluster (`tests/delivery/image` makes both).
 
-#![allow(clippy::print_stdout, reason = "figures, for whoever runs it with --nocapture")]
+#![allow(clippy::print_stderr, reason = "it measures, and says what it has measured")]
 
 mod dashboards;
 mod release;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sidelight_tests::relay::{Relay, Way};
+use sidelight_tests::tls::Authority;
 use tempfile::TempDir;
 
 use self::release::{NAME, Release};
@@ -136,7 +137,7 @@ fn installed_with_two_addresses_it_delivers_logs_and_samples() {
         });
         let release = site.install();
         let ready = begun.elapsed();
-        println!(
+        eprintln!(
             "helm install: first line delivered after {:?}, all ready after {ready:?}",
             first.join().unwrap()
         );
@@ -192,7 +193,7 @@ fn upgrade_and_rollback_lose_nothing_and_uninstall_leaves_nothing() {
     wait_for("the old configuration", || site.records_with(&writer, "cluster", "test") > before);
     let created = reviews.created();
     wait_for("some pods more", || reviews.created() > created + 5);
-    println!("{} pods were created meanwhile", reviews.end());
+    eprintln!("{} pods were created meanwhile", reviews.end());
     wait_for("all lines", || site.fluent.count(&writer) == 6_000);
     release.uninstall();
     assert_eq!(
@@ -202,6 +203,40 @@ fn upgrade_and_rollback_lose_nothing_and_uninstall_leaves_nothing() {
     assert_eq!(try_apply(&asking("late", &site.stage.namespace).to_string()), Ok(()));
     let twice = site.fluent.assert_complete_of(&writer, 6_000);
     assert_eq!(twice, 0, "what was acknowledged comes again");
+}
+
+/// Scenario: a Secret with a certificate of others takes the place of the injector's own.
+/// Guarantee: the API server is told of its authority, and pods get their sidecars; what the injector made for itself is gone.
+#[test]
+#[ignore = "needs a cluster"]
+fn a_certificate_of_others_takes_the_place_of_the_injectors_own() {
+    let site = Site::open("certificate");
+    let release = site.install();
+    let file = |name: &str| site.stage.directory.path().join(name);
+    let authority = Authority::new();
+    authority.write(&file("ca.crt"));
+    authority.issue("sidelight-injector.sidelight.svc").write(&file("tls.crt"), &file("tls.key"));
+    let parts = ["ca.crt", "tls.crt", "tls.key"].map(|name| format!("--from-file={}", file(name).display()));
+    let mut arguments = vec!["create", "secret", "generic", "mine", "-n", NAME];
+    arguments.extend(parts.iter().map(String::as_str));
+    assert!(run(&arguments).0);
+    let bundle = kubectl(&["get", "secret", "mine", "-n", NAME, "-o", "json"])["data"]["ca.crt"].clone();
+    let certificate = json!({ "source": "secret", "secretName": "mine", "caBundle": bundle });
+    release.upgrade(&json!({ "injector": { "certificate": certificate } }));
+    let told = release.test();
+    assert!(told.contains("ok       dry run: a pod that asks comes back with a sidecar"), "{told}");
+    assert_eq!(create(&asking("asking", &site.stage.namespace)), Ok(()));
+    let rest = run(&[
+        "get",
+        "secrets,roles",
+        "-n",
+        NAME,
+        "-l",
+        "app.kubernetes.io/component=injector",
+        "-o",
+        "name",
+    ]);
+    assert_eq!(rest, (true, String::new()));
 }
 
 /// Scenario: the Kustomize base, with an overlay as a user writes it: two configurations, and the names of images.
@@ -308,9 +343,11 @@ fn print_use() {
         .output()
         .unwrap();
     let page = String::from_utf8(output.stdout).unwrap();
-    let mine =
-        |line: &&str| line.starts_with("container_") && line.contains(&format!("namespace=\"{NAME}\""));
-    page.lines().filter(mine).for_each(|line| println!("{line}"));
+    let uses = ["container_cpu_usage_seconds_total", "container_memory_working_set_bytes"];
+    let is_use = |line: &&str| uses.iter().any(|metric| line.starts_with(metric));
+    let of_ours = format!("namespace=\"{NAME}\"");
+    let is_ours = |line: &&str| line.contains(&of_ours);
+    page.lines().filter(is_use).filter(is_ours).for_each(|line| eprintln!("{line}"));
 }
 
 /// Creates pods that ask for a sidecar, as dry runs, one after the other.

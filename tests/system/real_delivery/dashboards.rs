@@ -69,7 +69,7 @@ fn every_panel_of_every_dashboard_has_data() {
         assert!(create(&refused).is_err() && create(&idle).is_err());
         let (is_full, told) = ask(&site.prometheus);
         if is_full {
-            println!("{told}");
+            eprintln!("{told}");
             break;
         }
         assert!(begun.elapsed() < PATIENCE, "panels are empty:\n{told}");

@@ -1,4 +1,4 @@
-//! What the agent reads from others, one function for each: it is given any bytes and panics where a promise is broken.
+//! What agent and injector read from others, one function for each: it is given any bytes and panics where a promise is broken.
 
 mod checkpoints;
 mod contract;
@@ -9,6 +9,7 @@ mod parsers;
 mod protobuf;
 mod records;
 mod replies;
+mod reviews;
 
 pub use checkpoints::checkpoints;
 pub use contract::contract;
@@ -18,6 +19,7 @@ pub use parsers::parsers;
 pub use protobuf::protobuf;
 pub use records::records;
 pub use replies::replies;
+pub use reviews::reviews;
 
 #[cfg(test)]
 mod tests {
@@ -75,5 +77,10 @@ mod tests {
     #[test]
     fn seeds_of_contract_keep_their_promises() {
         replay("contract", super::contract);
+    }
+
+    #[test]
+    fn seeds_of_reviews_keep_their_promises() {
+        replay("reviews", super::reviews);
     }
 }

@@ -2,7 +2,7 @@
 
 import { CLUSTER, Dashboard, JOB, NAMESPACE, POD, WORKLOAD, chain, matchers } from "../dashboard.js";
 import { graph, number, rows } from "../panels.js";
-import { ended } from "./containers.js";
+import { endings } from "./containers.js";
 
 const LOGS = matchers("cluster", "namespace", "workload", "job");
 /** The workload stands in the job. */
@@ -185,24 +185,10 @@ const crashes = [
       "{{namespace}}/{{pod}} {{container}}",
     ],
   ),
-  rows(
-    {
-      title: "How containers have ended, and what they wait for",
-      description:
-        "OOMKilled: more memory than the limit. CrashLoopBackOff: it ends each time it is started. ImagePullBackOff: the image cannot be had.",
-      unit: "none",
-      width: 12,
-      emptyWhen: "no container has ended, or waits",
-    },
-    [
-      { title: "Namespace", label: "namespace" },
-      { title: "Pod", label: "pod" },
-      { title: "Container", label: "container" },
-      { title: "Reason", label: "reason" },
-      { title: "Exit code", label: "exit_code" },
-      { title: "Restarts", expr: ended(CONTAINER), decimals: 0 },
-    ],
-    "Restarts",
+  endings(
+    "How containers have ended, and what they wait for",
+    "OOMKilled: more memory than the limit. CrashLoopBackOff: it ends each time it is started. ImagePullBackOff: the image cannot be had.",
+    CONTAINER,
   ),
 ];
 

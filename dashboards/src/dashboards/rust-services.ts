@@ -2,7 +2,7 @@
 
 import { CLUSTER, Dashboard, INSTANCE, JOB, NAMESPACE, POD, WORKLOAD, chain, matchers } from "../dashboard.js";
 import { bars, graph, number, rows } from "../panels.js";
-import { ended } from "./containers.js";
+import { endings } from "./containers.js";
 
 /** Series that the recording rules make. */
 const SERVICE = matchers("cluster", "namespace", "workload", "pod", "job", "instance");
@@ -351,24 +351,10 @@ const why = [
     },
     [`sum by (level) (rate(sidelight_log_events_total{${LOGS}}[$__rate_interval]))`, "{{level}}"],
   ),
-  rows(
-    {
-      title: "How containers have ended",
-      description:
-        "The last end of each container that was started again, what waiting ones wait for, and how often they were started in the time shown.",
-      unit: "none",
-      width: 12,
-      emptyWhen: "no container has ended, or waits",
-    },
-    [
-      { title: "Namespace", label: "namespace" },
-      { title: "Pod", label: "pod" },
-      { title: "Container", label: "container" },
-      { title: "Reason", label: "reason" },
-      { title: "Exit code", label: "exit_code" },
-      { title: "Restarts", expr: ended(CONTAINER), decimals: 0 },
-    ],
-    "Restarts",
+  endings(
+    "How containers have ended",
+    "The last end of each container that was started again, what waiting ones wait for, and how often they were started in the time shown.",
+    CONTAINER,
   ),
 ];
 

@@ -6,21 +6,21 @@
 #![allow(clippy::print_stderr, reason = "it measures, and says what it has measured")]
 
 mod dashboards;
+mod kustomize;
 mod release;
+mod reviews;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sidelight_tests::relay::{Relay, Way};
 use sidelight_tests::tls::Authority;
-use tempfile::TempDir;
 
 use self::release::{NAME, Release};
+use self::reviews::{Asking, asking, create};
 use crate::real_kubernetes::stage::{Stage, kubectl, name, text, wait_for};
 use crate::real_prometheus::program::Program;
 use crate::real_receivers::receiver::Receiver;
@@ -106,16 +106,6 @@ fn with_sidecar(app: &str, lines: u64) -> Value {
         json!({ "name": "FILE", "value": "/logs/app.log" }),
         json!({ "name": "PORT", "value": "8081" }),
     ]);
-    pod
-}
-
-/// A pod by itself that asks for a sidecar.
-fn asking(name: &str, namespace: &str) -> Value {
-    let mut pod = with_sidecar(name, 1);
-    pod["apiVersion"] = json!("v1");
-    pod["kind"] = json!("Pod");
-    pod["metadata"]["name"] = json!(name);
-    pod["metadata"]["namespace"] = json!(namespace);
     pod
 }
 
@@ -239,70 +229,6 @@ fn a_certificate_of_others_takes_the_place_of_the_injectors_own() {
     assert_eq!(rest, (true, String::new()));
 }
 
-/// Scenario: the Kustomize base, with an overlay as a user writes it: two configurations, and the names of images.
-/// Guarantee: kubectl applies it, and applies it again without taking the certificate away; lines arrive, and a pod that asks comes
-/// back with a sidecar.
-#[test]
-#[ignore = "needs a cluster"]
-fn kustomize_installs_what_the_chart_installs() {
-    let site = Site::open("kustomize");
-    let directory = overlay(&site.ways[0].address().to_string());
-    let apply = || assert!(run(&["apply", "-k", &directory.path().join("overlay").display().to_string()]).0);
-    let _uninstalled = Applied(directory.path().join("overlay"));
-    apply();
-    for workload in ["daemonset/sidelight-agent", "deployment/sidelight-injector"] {
-        assert!(run(&["rollout", "status", "-n", NAME, workload, "--timeout=120s"]).0, "{workload}");
-    }
-    let secret =
-        || kubectl(&["get", "secret", "sidelight-injector-tls", "-n", NAME, "-o", "json"])["data"].clone();
-    let before = secret();
-    assert!(before["tls.crt"].is_string());
-    apply();
-    assert_eq!(secret(), before);
-    assert_eq!(create(&asking("asking", &site.stage.namespace)), Ok(()));
-    let writers = site.stage.run("writer", 1, &writer("writer", 100, 0));
-    wait_for("all lines", || site.fluent.count(name(&writers[0])) == 100);
-}
-
-/// The folder of Kustomize, and an overlay in it.
-fn overlay(forward: &str) -> TempDir {
-    let directory = TempDir::new().unwrap();
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/kustomize/.");
-    assert!(Command::new("cp").arg("-r").arg(source).arg(directory.path()).status().unwrap().success());
-    let overlay = directory.path().join("overlay");
-    std::fs::create_dir(&overlay).unwrap();
-    let outputs = format!("outputs: [{{ forward: {{ upstreams: ['{forward}'] }} }}]");
-    std::fs::write(overlay.join("sidelight.yaml"), format!("logs: {{ {outputs} }}\n")).unwrap();
-    let names = "certificate: { secret: sidelight-injector-tls, service: sidelight-injector, webhook: sidelight-injector }";
-    let sidecar = format!("sidecar: {{ image: 'sidelight.test/sidelight:1', logs: {{ {outputs} }} }}");
-    std::fs::write(overlay.join("injector.yaml"), format!("{names}\n{sidecar}\n")).unwrap();
-    std::fs::write(overlay.join("kustomization.yaml"), KUSTOMIZATION).unwrap();
-    directory
-}
-
-const KUSTOMIZATION: &str = "
-resources: [../base]
-configMapGenerator:
-- { name: sidelight-agent-config, namespace: sidelight, behavior: replace, files: [sidelight.yaml] }
-- { name: sidelight-injector-config, namespace: sidelight, behavior: replace, files: [injector.yaml] }
-images:
-- { name: sidelight, newName: sidelight.test/sidelight, newTag: '1' }
-- { name: sidelight-injector, newName: sidelight.test/sidelight-injector, newTag: '1' }
-patches:
-- target: { kind: DaemonSet }
-  patch: |
-    - { op: replace, path: /spec/template/spec/volumes/1/hostPath/path, value: /run/sidelight-cluster/data-kustomize }
-";
-
-/// What was applied from a folder; it goes with the test.
-struct Applied(std::path::PathBuf);
-
-impl Drop for Applied {
-    fn drop(&mut self) {
-        run(&["delete", "-k", &self.0.display().to_string(), "--ignore-not-found"]);
-    }
-}
-
 /// Whether kubectl succeeds, and what it prints.
 fn run(arguments: &[&str]) -> (bool, String) {
     let output = Command::new("kubectl").args(arguments).stderr(Stdio::inherit()).output().unwrap();
@@ -348,63 +274,4 @@ fn print_use() {
     let of_ours = format!("namespace=\"{NAME}\"");
     let is_ours = |line: &&str| line.contains(&of_ours);
     page.lines().filter(is_use).filter(is_ours).for_each(|line| eprintln!("{line}"));
-}
-
-/// Creates pods that ask for a sidecar, as dry runs, one after the other.
-struct Asking {
-    created: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<Vec<String>>,
-}
-
-// === impl Asking ===
-
-impl Asking {
-    fn start(namespace: &str) -> Self {
-        let (created, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-        let pod = asking("asking", namespace);
-        let (counting, stopping) = (created.clone(), stop.clone());
-        let thread = std::thread::spawn(move || {
-            let mut refused = Vec::new();
-            while !stopping.load(Ordering::Relaxed) {
-                match create(&pod) {
-                    Ok(()) => _ = counting.fetch_add(1, Ordering::Relaxed),
-                    Err(why) => refused.push(why),
-                }
-            }
-            refused
-        });
-        Asking { created, stop, thread }
-    }
-
-    fn created(&self) -> usize {
-        self.created.load(Ordering::Relaxed)
-    }
-
-    /// How many came back with a sidecar; all must have.
-    fn end(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        assert_eq!(self.thread.join().unwrap(), Vec::<String>::new());
-        self.created.load(Ordering::Relaxed)
-    }
-}
-
-/// Creates it, as a dry run, and looks whether it comes back with a sidecar.
-fn create(pod: &Value) -> Result<(), String> {
-    use std::io::Write;
-    let mut kubectl = Command::new("kubectl")
-        .args(["create", "--dry-run=server", "-o", "json", "-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    kubectl.stdin.take().unwrap().write_all(pod.to_string().as_bytes()).unwrap();
-    let output = kubectl.wait_with_output().unwrap();
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-    }
-    let pod: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let is_injected = pod["spec"]["initContainers"][0]["name"] == "sidelight";
-    is_injected.then_some(()).ok_or_else(|| format!("without a sidecar: {}", pod["spec"]))
 }

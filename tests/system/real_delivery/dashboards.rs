@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Site, asking, create, run, with_sidecar};
+use super::reviews::{asking, create};
+use super::{Site, run, with_sidecar};
 use crate::real_prometheus::program::Program;
 
 /// A Rust service for each dialect of metrics, and one that cannot start.

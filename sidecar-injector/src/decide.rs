@@ -122,6 +122,10 @@ pub fn decide_about(pod: &Pod<'_>, object: &Value, context: Context<'_>) -> Deci
     if let Some(skip) = unfit(pod) {
         return Decision::Skip(skip, Vec::new());
     }
+    if !object["spec"].is_object() {
+        // No API server sends one; there would be nothing to add a sidecar to.
+        return Decision::Fail("not a pod: it has no spec".to_owned());
+    }
     let wishes = inject_annotations(pod.annotations(), &Allow::everything());
     let mut problems = found_problems(pod, &wishes, context);
     if !problems.is_empty() && context.config.mode == Mode::Deny {

@@ -249,6 +249,15 @@ fn a_missing_or_bad_profile_is_a_clear_refusal() {
 }
 
 #[test]
+fn what_has_no_spec_is_left_to_the_policy_and_alone_if_it_does_not_ask() {
+    let mut object = pod();
+    object.as_object_mut().unwrap().remove("spec");
+    assert!(matches!(decided(&object), Decision::Fail(_)));
+    object["metadata"]["annotations"] = json!({});
+    assert!(matches!(decided(&object), Decision::Skip(Skip::NotAsked, _)));
+}
+
+#[test]
 fn a_log_directory_that_cannot_be_shared_is_a_refusal_whatever_the_mode() {
     let message = denial(decided(&annotated(&[("inject.logs", "/etc/*.log")])));
     assert!(message.starts_with("sidelight.dev/inject.logs: /etc cannot be shared"), "{message}");

@@ -6,8 +6,9 @@ use serde_json::Value;
 use sidelight_contract::annotations::PREFIX;
 
 use crate::config::Config;
-use crate::decide::{Context, Decision, Injection, NoProfile, Skip, decide, profile_mistake};
+use crate::decide::{Context, Decision, Injection, NoProfile, Skip, decide};
 use crate::manifest::{Manifest, Workload, right_place};
+use crate::profile::profile_mistake;
 use crate::uninject::removals;
 use crate::yaml::{self, Layout};
 

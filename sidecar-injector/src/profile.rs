@@ -8,6 +8,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::config::Config;
+
+/// Bytes of a profile, and of all regexes in it together: every replica reads all profiles, and compiles what they hold.
+const MAX_PROFILE: usize = 16 << 10;
+const MAX_PROFILE_REGEXES: usize = 512;
+
 /// What is different for the sidecars of this namespace that name this profile. What it does not say is as the operator of
 /// the injector has it.
 #[derive(Clone, Debug, Default, CustomResource, Deserialize, Serialize, KubeSchema)]
@@ -117,4 +123,42 @@ pub struct SidecarProfileStatus {
 /// An object of the agent's schema: the injector validates it, and says so in the status.
 fn settings(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true })
+}
+
+/// What keeps a profile from being used.
+pub fn profile_mistake(profile: &SidecarProfileSpec, config: &Config) -> Option<String> {
+    if let Some(image) = profile.image.as_ref().filter(|image| !config.image_allow.matches(image)) {
+        return Some(format!("spec.image: the operator does not let profiles name {image:?} (image_allow)"));
+    }
+    let document = serde_json::to_value(profile).unwrap_or_default();
+    if let Some(mistake) = too_costly(&document) {
+        return Some(mistake);
+    }
+    let mistakes = config.sidecar.with_profile(profile).mistakes();
+    (!mistakes.is_empty()).then(|| mistakes.join("; "))
+}
+
+/// Whether a profile would cost those who read it too much.
+fn too_costly(profile: &Value) -> Option<String> {
+    fn regexes(value: &Value) -> String {
+        match value {
+            Value::Object(entries) => entries
+                .iter()
+                .map(|(name, value)| match value {
+                    Value::String(text) if name == "regex" => text.clone(),
+                    value => regexes(value),
+                })
+                .collect(),
+            Value::Array(items) => items.iter().map(regexes).collect(),
+            _ => String::new(),
+        }
+    }
+    let (bytes, regexes) = (profile.to_string().len(), regexes(profile));
+    if bytes > MAX_PROFILE {
+        return Some(format!("the profile has {bytes} bytes, at most {MAX_PROFILE} may be"));
+    }
+    // Repetition is what makes a short regex large.
+    (regexes.len() > MAX_PROFILE_REGEXES || regexes.contains('{')).then(|| {
+        format!("its regexes have {} bytes together; at most {MAX_PROFILE_REGEXES} may be, and no repetition by {{n}}", regexes.len())
+    })
 }

@@ -20,8 +20,8 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use crate::config::Config;
-use crate::decide::{NoProfile, profile_mistake};
-use crate::profile::{SidecarProfile, SidecarProfileSpec, SidecarProfileStatus};
+use crate::decide::NoProfile;
+use crate::profile::{SidecarProfile, SidecarProfileSpec, SidecarProfileStatus, profile_mistake};
 use crate::webhook::Profiles;
 
 const READY: &str = "Ready";

@@ -10,13 +10,12 @@ mod kustomize;
 mod release;
 mod reviews;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sidelight_tests::relay::{Relay, Way};
+use sidelight_tests::relay::Relay;
 use sidelight_tests::tls::Authority;
 
 use self::release::{NAME, Release};
@@ -24,7 +23,7 @@ use self::reviews::{Asking, asking, create};
 use crate::real_kubernetes::stage::{Stage, kubectl, name, text, wait_for};
 use crate::real_prometheus::program::Program;
 use crate::real_receivers::receiver::Receiver;
-use crate::real_sidecar::injector::{NODE, sidecar, try_apply};
+use crate::real_sidecar::injector::{sidecar, try_apply, way_to};
 
 /// Receivers of others, and a namespace for apps.
 struct Site {
@@ -45,9 +44,7 @@ impl Site {
     fn open_with(test: &str, prometheus: impl FnOnce(&Path) -> Program) -> Self {
         let stage = Stage::new(test);
         let (fluent, prometheus) = (Receiver::fluent(&[]), prometheus(stage.directory.path()));
-        let way =
-            |port| Relay::start_on(&format!("{NODE}:0"), SocketAddr::from(([127, 0, 0, 1], port)), Way::Open);
-        let ways = [way(fluent.port), way(prometheus.port)];
+        let ways = [fluent.port, prometheus.port].map(way_to);
         Site { fluent, prometheus, stage, ways }
     }
 

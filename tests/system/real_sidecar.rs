@@ -6,12 +6,10 @@
 
 pub(crate) mod injector;
 
-use std::net::SocketAddr;
-
 use serde_json::{Value, json};
-use sidelight_tests::relay::{Relay, Way};
+use sidelight_tests::relay::Relay;
 
-use self::injector::{Injector, NODE, sidecar, try_apply};
+use self::injector::{Injector, sidecar, try_apply, way_to};
 use crate::real_kubernetes::stage::{Stage, kubectl, name, text, wait_for};
 use crate::real_prometheus::program::Program;
 use crate::real_receivers::receiver::Receiver;
@@ -37,9 +35,7 @@ impl Shop {
         let hard = json!({ "requests.cpu": "2", "requests.memory": "1Gi", "limits.cpu": "4", "limits.memory": "2Gi" });
         stage.apply(&json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "quota" }, "spec": { "hard": hard } }));
         let (fluent, prometheus) = (Receiver::fluent(&[]), Program::newer_prometheus(stage.directory.path()));
-        let way =
-            |port| Relay::start_on(&format!("{NODE}:0"), SocketAddr::from(([127, 0, 0, 1], port)), Way::Open);
-        let ways = [way(fluent.port), way(prometheus.port)];
+        let ways = [fluent.port, prometheus.port].map(way_to);
         let [logs, metrics] = [0, 1].map(|index: usize| ways[index].address());
         let injector = Injector::start(
             test,

@@ -87,15 +87,17 @@ impl Managed {
             .await
             .map_err(|error| format!("cannot read the Secret {name}: {error}"))?;
         let Some(secret) = found else { return self.create().await };
-        // As whoever installs the injector makes it: to be filled.
-        if secret.data.as_ref().is_none_or(BTreeMap::is_empty) {
-            let fresh = self.fresh()?;
-            return self.replace(secret, &fresh).await;
-        }
         let material = match read(&secret) {
             Ok(material) => material,
             Err(error) => {
-                tracing::warn!(secret = name, error, "what the Secret holds cannot be used; making it anew");
+                // An empty one is as whoever installs the injector makes it: to be filled.
+                if secret.data.as_ref().is_some_and(|data| !data.is_empty()) {
+                    tracing::warn!(
+                        secret = name,
+                        error,
+                        "what the Secret holds cannot be used; making it anew"
+                    );
+                }
                 let fresh = self.fresh()?;
                 return self.replace(secret, &fresh).await;
             }

@@ -12,10 +12,10 @@ use sidelight_contract::annotations::{Allow, Inject, PREFIX, inject_annotations}
 use super::installation::{Labels, calls_for, injected};
 use super::{Finding, Status};
 use crate::config::Config;
-use crate::decide::{Context, Decision, NoProfile, Skip, decide, profile_mistake, unfit};
+use crate::decide::{Context, Decision, NoProfile, Skip, decide, unfit};
 use crate::manifest::{misplaced, right_place};
 use crate::pod::Pod;
-use crate::profile::{SidecarProfile, SidecarProfileSpec};
+use crate::profile::{SidecarProfile, SidecarProfileSpec, profile_mistake};
 use crate::template::VERSION;
 
 /// How many pods a line names.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::patch::apply;
-use crate::profile::{LogOutput, LogOutputs, ProfileResources};
+use crate::profile::{LogOutput, LogOutputs, ProfileResources, profile_mistake};
 
 /// A configuration with a receiver for each kind of data.
 pub(crate) fn config(more: &str) -> Config {

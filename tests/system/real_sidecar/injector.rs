@@ -1,10 +1,11 @@
 //! The injector as a process of the node, and what the API server has to know of it.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
+use sidelight_tests::relay::{Relay, Way};
 
 use crate::BINARY;
 use crate::real_kubernetes::stage::{kubectl, text, wait_for};
@@ -144,4 +145,9 @@ pub(crate) fn sidecar(pod: &Value) -> &Value {
     let lists = [&pod["status"]["initContainerStatuses"], &pod["status"]["containerStatuses"]];
     let mut all = lists.into_iter().filter_map(Value::as_array).flatten();
     all.find(|status| text(&status["name"]) == "sidelight").unwrap_or(&Value::Null)
+}
+
+/// A way for pods to a port of the node's loopback, which they do not reach.
+pub(crate) fn way_to(port: u16) -> Relay {
+    Relay::start_on(&format!("{NODE}:0"), SocketAddr::from(([127, 0, 0, 1], port)), Way::Open)
 }

@@ -1,11 +1,19 @@
-//! A service that counts by hand with the macros of `metrics`, and sets no buckets: its durations are summaries.
+//! A service that counts by hand with the macros of `metrics`, and sets no buckets: its durations are summaries. It makes two of
+//! the mistakes that are made by hand: a label that has a value for each user, and a sample that tells its own time, long past.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use ::metrics::{counter, gauge, histogram};
 use tokio::time::{Instant, sleep};
 
+use crate::Result;
 use crate::traffic::{Dialect, Request};
+
+/// More than a target may have where `series_limit` is 5000.
+const USERS: u32 = 6000;
+/// 13 September 2020, in milliseconds: long before anything that a receiver still takes.
+const LAST_BACKUP: u64 = 1_600_000_000_000;
 
 pub(crate) struct Handmade;
 
@@ -22,5 +30,14 @@ impl Dialect for Handmade {
             .increment(1);
         histogram!("http_request_duration_seconds", "method" => method, "path" => route)
             .record(began.elapsed().as_secs_f64());
+    }
+
+    fn page(&self) -> Result<String> {
+        let mut page = format!("# TYPE last_backup_bytes gauge\nlast_backup_bytes 1048576 {LAST_BACKUP}\n");
+        page += "# TYPE user_sessions gauge\n";
+        for user in 0..USERS {
+            writeln!(page, "user_sessions{{user=\"{user}\"}} 1")?;
+        }
+        Ok(page)
     }
 }

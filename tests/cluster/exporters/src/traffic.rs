@@ -2,7 +2,7 @@
 //!
 //! What is counted goes through the library's own middleware, as a request of the network would; only that nobody has to send
 //! it. Every minute has its troubles: some requests are slow, some fail, some ask for what is not there, and now and then a task
-//! panics. What happens is logged by `tracing`, as JSON.
+//! panics. What happens is logged by `tracing`, as JSON. It runs until it is killed, or until it has had `LAST_REQUEST`.
 
 use std::future::Future;
 use std::net::Ipv4Addr;
@@ -21,6 +21,8 @@ use crate::{Result, axum_dialect, handmade_dialect, otel_dialect, tonic_dialect}
 /// As `PORT`, where another one is asked for by the environment.
 const PORT_VARIABLE: &str = "PORT";
 const DEFAULT_PORT: u16 = 8080;
+/// The number of the request that the service does not survive, if there is to be one.
+const LAST_REQUEST: &str = "LAST_REQUEST";
 /// Between two requests.
 const PAUSE: Duration = Duration::from_millis(20);
 const SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -45,7 +47,7 @@ pub(crate) trait Dialect: Send + Sync + 'static {
     }
 }
 
-/// Runs until it is killed.
+/// Runs the service of a dialect.
 pub(crate) fn run(dialect: &str) -> Result<()> {
     tracing_subscriber::fmt().json().init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -96,9 +98,14 @@ async fn serve(dialect: impl Dialect, page: PrometheusHandle) -> Result<()> {
 
 async fn traffic<D: Dialect>(dialect: Arc<D>) {
     let began = Instant::now();
+    let last = std::env::var(LAST_REQUEST).ok().and_then(|number| number.parse().ok());
     for number in 0_u64.. {
         let request = request(number, began.elapsed());
         log(number, request);
+        if last == Some(number) {
+            tracing::error!("the connection to the database is lost");
+            std::process::exit(1);
+        }
         let answered = tokio::spawn(dialect.clone().answer(request));
         if number % 3000 == 1500 {
             tokio::spawn(async move { panic!("the stock of article {number} is negative") });

@@ -64,9 +64,7 @@ impl Chunk {
     /// counted as dropped, the others as delivered, and the lane may commit what lies before.
     pub fn settle(self, rejected: &[usize]) {
         self.receipt.settle(&self.marks, rejected);
-        if self.compression == Compression::None {
-            self.credit.recycle(self.entries);
-        }
+        self.credit.recycle(self.entries);
     }
 }
 

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use crate::delivery::chunk::Compression;
 use crate::delivery::compression::deflate::Deflater;
+use crate::delivery::memory::COPY_PART;
 
 /// Logs repeat their metadata in every record, which the fastest match search finds as well.
 const ZSTD_LEVEL: i32 = 1;
@@ -39,9 +40,14 @@ impl Compressor {
         })
     }
 
-    /// Takes the entries: compressed, the buffer empty for the next ones, or as they are, the buffer with them.
-    pub fn compress(&mut self, entries: &mut Vec<u8>) -> (Vec<u8>, Compression) {
-        match self.compressed(entries) {
+    /// Takes the entries: compressed into an empty buffer, their own left empty for the next ones; or as they are, the buffer
+    /// with them.
+    pub fn compress(
+        &mut self,
+        entries: &mut Vec<u8>,
+        buffer: impl FnOnce() -> Vec<u8>,
+    ) -> (Vec<u8>, Compression) {
+        match self.compressed(entries, buffer) {
             Some(compressed) => {
                 entries.clear();
                 compressed
@@ -52,27 +58,39 @@ impl Compressor {
 
     /// The entries, compressed, or as they are.
     pub fn copy(&mut self, entries: &[u8]) -> (Vec<u8>, Compression) {
-        self.compressed(entries).unwrap_or_else(|| (entries.to_vec(), Compression::None))
+        self.compressed(entries, Vec::new).unwrap_or_else(|| (entries.to_vec(), Compression::None))
     }
 
-    fn compressed(&mut self, entries: &[u8]) -> Option<(Vec<u8>, Compression)> {
+    fn compressed(
+        &mut self,
+        entries: &[u8],
+        buffer: impl FnOnce() -> Vec<u8>,
+    ) -> Option<(Vec<u8>, Compression)> {
         match &mut self.0 {
             Encoder::None => None,
-            Encoder::Gzip(deflater) => Some((gzip(deflater, entries), Compression::Gzip)),
+            Encoder::Gzip(deflater) => Some((gzip(deflater, entries, buffer()), Compression::Gzip)),
             Encoder::Zstd(encoder, room) => {
                 room.clear();
                 room.reserve(zstd::zstd_safe::compress_bound(entries.len()));
-                encoder.compress_to_buffer(entries, room).ok().map(|_| (room.to_vec(), Compression::Zstd))
+                encoder.compress_to_buffer(entries, room).ok()?;
+                Some((filled(buffer(), &[room]), Compression::Zstd))
             }
         }
     }
 }
 
-fn gzip(deflater: &mut Deflater, entries: &[u8]) -> Vec<u8> {
+fn gzip(deflater: &mut Deflater, entries: &[u8], buffer: Vec<u8>) -> Vec<u8> {
     let deflated = deflater.deflate(entries);
     // RFC 1952: the length modulo 2^32.
     let (checksum, length) = (crc32fast::hash(entries), entries.len() as u32);
-    [&GZIP_HEAD, deflated, &checksum.to_le_bytes(), &length.to_le_bytes()].concat()
+    filled(buffer, &[&GZIP_HEAD, deflated, &checksum.to_le_bytes(), &length.to_le_bytes()])
+}
+
+/// The buffer with the parts, no longer than they need if it was too short.
+fn filled(mut buffer: Vec<u8>, parts: &[&[u8]]) -> Vec<u8> {
+    buffer.reserve_exact(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| buffer.extend_from_slice(part));
+    buffer
 }
 
 impl fmt::Debug for Compressor {
@@ -107,13 +125,15 @@ impl Compression {
         Ok(())
     }
 
-    /// What an encoder for chunks of so many bytes keeps at most, in bytes.
+    /// What an encoder for chunks of so many bytes keeps at most, in bytes; with a spare buffer of its output, which has no
+    /// more of them than it has encoders.
     pub fn fixed_bytes(self, chunk_bytes: u64) -> u64 {
+        let spare = chunk_bytes / COPY_PART as u64;
         match self {
             Compression::None => 0,
-            Compression::Gzip => deflate::TABLE_BYTES + deflate::room(chunk_bytes),
+            Compression::Gzip => deflate::TABLE_BYTES + deflate::room(chunk_bytes) + spare,
             // Room for what cannot be compressed, and the context of level 1.
-            Compression::Zstd => chunk_bytes + (1 << 20),
+            Compression::Zstd => chunk_bytes + (1 << 20) + spare,
         }
     }
 }
@@ -152,7 +172,7 @@ mod tests {
         for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
             let mut compressor = Compressor::new(compression);
             for length in [0, 1, 1000, entries.len()] {
-                let (mut bytes, said) = compressor.compress(&mut entries[..length].to_vec());
+                let (mut bytes, said) = compressor.compress(&mut entries[..length].to_vec(), Vec::new);
                 assert_eq!(said, compression);
                 compression.unpack(&mut bytes, length).unwrap();
                 assert_eq!(bytes, entries[..length]);

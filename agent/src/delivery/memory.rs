@@ -7,6 +7,8 @@ use crate::wake::Wake;
 
 /// Empty buffers that an output keeps while it has little to do.
 const SPARE_BUFFERS: usize = 2;
+/// A compressed copy's buffer is kept up to this part of a chunk; nearly all are shorter.
+pub(super) const COPY_PART: usize = 4;
 
 /// One output's share of the memory budget, in bytes. Chunks leave one chunk's bytes free: what has to be unpacked when a
 /// refused one is taken apart.
@@ -16,7 +18,10 @@ pub struct Share {
     chunk_bytes: usize,
     used: AtomicUsize,
     refused: AtomicBool,
+    /// Buffers of a whole chunk.
     spare: Mutex<Vec<Vec<u8>>>,
+    /// Those of compressed copies, shorter and few.
+    copies: Mutex<Vec<Vec<u8>>>,
     readers: Vec<Arc<Wake>>,
 }
 
@@ -39,6 +44,7 @@ impl Share {
             used: AtomicUsize::new(0),
             refused: AtomicBool::new(false),
             spare: Mutex::default(),
+            copies: Mutex::default(),
             readers,
         })
     }
@@ -71,6 +77,12 @@ impl Share {
     pub fn buffer(&self) -> Vec<u8> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         spare.unwrap_or_else(|| Vec::with_capacity(self.chunk_bytes))
+    }
+
+    /// An empty buffer for the compressed copy of a chunk, as long as one before if one is left: what is longer than 128 KiB,
+    /// musl's allocator gets from the system each time.
+    pub fn copy_buffer(&self) -> Vec<u8> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
     /// Gives back to the system what is not needed while there is little to do.
@@ -116,11 +128,16 @@ impl Credit {
 
     /// Ends the credit and keeps its buffer for the next chunk, if it is one for a whole chunk. Credits and spare
     /// buffers together stay within the limit: a buffer is spare only from when its credit ends, and the next credit
-    /// takes it.
+    /// takes it. Of compressed copies a few are kept beside that (`Compression::fixed_bytes`).
     pub fn recycle(self, mut buffer: Vec<u8>) {
-        if buffer.capacity() == self.share.chunk_bytes {
-            buffer.clear();
+        let (capacity, chunk_bytes) = (buffer.capacity(), self.share.chunk_bytes);
+        buffer.clear();
+        if capacity == chunk_bytes {
             self.share.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        } else if capacity <= chunk_bytes / COPY_PART {
+            let mut copies = self.share.copies.lock().unwrap_or_else(PoisonError::into_inner);
+            copies.push(buffer);
+            copies.truncate(SPARE_BUFFERS);
         }
     }
 }
@@ -156,6 +173,17 @@ mod tests {
         assert!(share.try_take().is_some());
         drop(credit);
         assert_eq!(share.used(), 0);
+    }
+
+    #[test]
+    fn the_buffer_of_a_compressed_copy_is_used_again_and_few_are_kept() {
+        let share = Share::new(64, 16, Vec::new());
+        for capacity in [2, 5, 3, 4] {
+            share.try_take().unwrap().recycle(vec![1; capacity]);
+        }
+        let kept = [share.copy_buffer(), share.copy_buffer(), share.copy_buffer()];
+        assert!(kept.iter().all(Vec::is_empty));
+        assert_eq!(kept.map(|buffer| buffer.capacity()), [3, 2, 0]);
     }
 
     #[test]

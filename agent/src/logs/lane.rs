@@ -179,7 +179,7 @@ impl Lane {
         let Some((permit, credit)) = self.room.take() else { return };
         let count = self.marks.len();
         let marks = std::mem::replace(&mut self.marks, Vec::with_capacity(count));
-        let (entries, compression) = self.compressor.compress(&mut self.buffer);
+        let (entries, compression) = self.compressor.compress(&mut self.buffer, || self.share.copy_buffer());
         // Of a record longer than a chunk, where what is sent is a compressed copy.
         self.buffer.shrink_to(self.share.chunk_bytes());
         permit.send(Chunk::new(self.tag.clone(), entries, compression, marks, receipt, credit));

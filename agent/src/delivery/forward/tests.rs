@@ -43,7 +43,7 @@ impl Chunks {
     pub(super) fn of_same_records(&self, compression: Compression) -> Option<Chunk> {
         let credit = self.share.try_take()?;
         let marks = (1..=100).map(|record| RecordMark { end: record * 10, source: 1 }).collect();
-        let (entries, compression) = Compressor::new(compression).compress(&mut vec![0; 1000]);
+        let (entries, compression) = Compressor::new(compression).compress(&mut vec![0; 1000], Vec::new);
         let receipt = self.lane.reserve(Vec::new());
         Some(Chunk::new("tag".into(), entries, compression, marks, receipt, credit))
     }
@@ -52,7 +52,7 @@ impl Chunks {
         let mark = |record: usize| RecordMark { end: ((record + 1) * RECORD) as u32, source: 1 };
         let marks = (0..records).map(mark).collect();
         (0..records).for_each(|record| buffer.resize(buffer.len() + RECORD, record as u8));
-        let (entries, compression) = Compressor::new(compression).compress(&mut buffer);
+        let (entries, compression) = Compressor::new(compression).compress(&mut buffer, Vec::new);
         let (receipt, credit) = (self.lane.reserve(Vec::new()), self.share.try_take().unwrap());
         Chunk::new("tag".into(), entries, compression, marks, receipt, credit)
     }

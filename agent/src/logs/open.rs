@@ -67,7 +67,8 @@ impl Root {
         let mounts = Root::open(Path::new(LOGS_PATH))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let directory = openat2(&mounts.directory, relative, flags, Mode::empty(), resolve)?;
+        let directory =
+            openat2(&mounts.directory, relative, flags, Mode::empty(), resolve).map_err(explained)?;
         Ok(Root { path: path.to_owned(), directory })
     }
 
@@ -121,7 +122,7 @@ impl Root {
             Err(Errno::LOOP) => {
                 Err(io::Error::new(io::ErrorKind::InvalidInput, "a symbolic link: none is followed"))
             }
-            opened => regular(opened?),
+            opened => regular(opened.map_err(explained)?),
         }
     }
 
@@ -141,7 +142,7 @@ impl Root {
         let relative = path.strip_prefix(&self.path).unwrap_or(path);
         match open_beneath(&self.directory, relative) {
             Err(Errno::LOOP) => open_docker_link(path),
-            opened => regular(opened?),
+            opened => regular(opened.map_err(explained)?),
         }
     }
 }
@@ -150,6 +151,17 @@ fn open_beneath(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     // Without NONBLOCK, opening a FIFO would wait for its writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     openat2(directory, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+/// What the system says; and what to do where it does not know `openat2`, without which no file is opened safely.
+fn explained(error: Errno) -> io::Error {
+    if error == Errno::NOSYS {
+        return io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the kernel has no openat2: Linux 5.6 or newer is needed",
+        );
+    }
+    error.into()
 }
 
 fn open_docker_link(path: &Path) -> io::Result<LogFile> {
@@ -192,6 +204,13 @@ mod tests {
         assert!(!is_reserved(1_000_000, None));
         assert!(!is_reserved(959, Some(1_024)) && is_reserved(960, Some(1_024)));
         assert!(!is_reserved(74, Some(100)) && is_reserved(75, Some(100)));
+    }
+
+    #[test]
+    fn a_kernel_that_is_too_old_is_told_by_its_version() {
+        let told = |error| explained(error).to_string();
+        assert!(told(Errno::NOSYS).contains("Linux 5.6"));
+        assert!(told(Errno::ACCESS).contains("Permission denied"));
     }
 
     #[test]

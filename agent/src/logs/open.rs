@@ -173,7 +173,7 @@ fn open_docker_link(path: &Path) -> io::Result<LogFile> {
         )
     })?;
     let directory = Root::open(Path::new(DOCKER_ROOT))?;
-    regular(open_beneath(&directory.directory, relative)?)
+    regular(open_beneath(&directory.directory, relative).map_err(explained)?)
 }
 
 fn regular(descriptor: OwnedFd) -> io::Result<LogFile> {

@@ -43,7 +43,8 @@ impl Chunks {
     pub(super) fn of_same_records(&self, compression: Compression) -> Option<Chunk> {
         let credit = self.share.try_take()?;
         let marks = (1..=100).map(|record| RecordMark { end: record * 10, source: 1 }).collect();
-        let (entries, compression) = Compressor::new(compression).compress(&mut vec![0; 1000], Vec::new);
+        let (entries, compression) =
+            Compressor::new(compression).compress(&mut vec![0; 1000], || self.share.copy_buffer());
         let receipt = self.lane.reserve(Vec::new());
         Some(Chunk::new("tag".into(), entries, compression, marks, receipt, credit))
     }
@@ -67,6 +68,16 @@ pub(super) fn dispatcher(config: &crate::config::Config, account: Arc<OutputAcco
         Dispatcher::new(Config::new("out", "n", forward), events, OutputStatus::new(account));
     dispatcher.jitter = |pause| pause;
     dispatcher
+}
+
+#[test]
+fn a_compressed_chunk_leaves_its_buffer_to_the_next() {
+    let chunks = Chunks::new();
+    let chunk = chunks.of_same_records(Compression::Gzip).unwrap();
+    let length = chunk.entries.len();
+    chunk.settle(&[]);
+    let buffer = chunks.share.copy_buffer();
+    assert!(buffer.is_empty() && buffer.capacity() >= length);
 }
 
 fn dispatcher_to_one() -> Dispatcher {

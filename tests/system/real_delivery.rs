@@ -19,7 +19,7 @@ use sidelight_tests::relay::Relay;
 use sidelight_tests::tls::Authority;
 
 use self::release::{NAME, Release};
-use self::reviews::{Asking, asking, create};
+use self::reviews::{Asking, asking, create, warnings};
 use crate::real_kubernetes::stage::{Stage, kubectl, name, text, wait_for};
 use crate::real_prometheus::program::Program;
 use crate::real_receivers::receiver::Receiver;
@@ -154,6 +154,44 @@ fn installed_with_two_addresses_it_delivers_logs_and_samples() {
     print_use();
     site.fluent.assert_complete_of(name(&writers[0]), 3_000);
     site.fluent.assert_complete_of(name(&writers[1]), 3_000);
+}
+
+/// Scenario: the annotations of a pod are put on the Deployment or the CronJob that makes it, or where they belong.
+/// Guarantee: whoever puts them where nothing reads them is warned, and told where they belong; nothing is refused.
+#[test]
+#[ignore = "needs a cluster"]
+fn annotations_where_nothing_reads_them_are_warned_of() {
+    let site = Site::open("misplaced");
+    let _release = site.install();
+    let template = json!({
+        "metadata": { "labels": { "app": "web" } },
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{ "name": "app", "image": "sidelight.test/writer:1" }],
+        },
+    });
+    let mut deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": { "name": "web", "namespace": site.stage.namespace },
+        "spec": { "selector": { "matchLabels": { "app": "web" } }, "template": template },
+    });
+    deployment["spec"]["template"]["spec"]["restartPolicy"] = json!("Always");
+    let mut cron_job = json!({
+        "apiVersion": "batch/v1", "kind": "CronJob",
+        "metadata": { "name": "nightly", "namespace": site.stage.namespace },
+        "spec": { "schedule": "0 1 * * *", "jobTemplate": { "spec": { "template": template } } },
+    });
+    let annotations = json!({ "sidelight.dev/inject": "true", "team": "shop" });
+    deployment["spec"]["template"]["metadata"]["annotations"] = annotations.clone();
+    assert_eq!(warnings(&deployment), "");
+    deployment["metadata"]["annotations"] = annotations.clone();
+    cron_job["metadata"]["annotations"] = annotations;
+    let of_deployment = "nothing reads sidelight.dev/inject here: annotations of pods stand in spec.template.metadata.annotations";
+    let of_cron_job = "stand in spec.jobTemplate.spec.template.metadata.annotations";
+    wait_for("a warning, once the API server has the policy", || {
+        warnings(&deployment).contains(of_deployment)
+    });
+    assert!(warnings(&cron_job).contains(of_cron_job), "{}", warnings(&cron_job));
 }
 
 /// Scenario: while a pod writes and others that ask for a sidecar are created one after the other, the configuration is changed by

@@ -6,6 +6,7 @@ import yaml
 
 from .render import CHART, checked, render, settings, template
 
+METRICS_FROM = 'networkPolicy.metricsFrom=[{"namespaceSelector":{}}]'
 AGENT_RULES = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
 
 
@@ -157,11 +158,18 @@ class TestDecisions(unittest.TestCase):
         self.assertEqual(objects.only("ValidatingAdmissionPolicy")["spec"]["failurePolicy"], "Ignore")
 
     def test_the_webhook_may_be_called_from_everywhere(self):
-        objects = render(*settings(networkPolicy__enabled="true"), "--set-json", 'networkPolicy.metricsFrom=[{"namespaceSelector":{}}]')
-        webhook, admin = objects.only("NetworkPolicy", "-injector")["spec"]["ingress"]
+        objects = render(*settings(networkPolicy__enabled="true"), "--set-json", METRICS_FROM)
+        webhook, _ = objects.only("NetworkPolicy", "-injector")["spec"]["ingress"]
         self.assertEqual(webhook, {"ports": [{"port": "webhook"}]})
-        self.assertEqual(admin["from"], [{"namespaceSelector": {}}])
         self.assertEqual([policy["spec"]["policyTypes"] for policy in objects.of("NetworkPolicy")], 2 * [["Ingress"]])
+
+    def test_the_agents_may_read_metrics_that_they_scrape(self):
+        def readers(**values):
+            objects = render(*settings(networkPolicy__enabled="true", **values), "--set-json", METRICS_FROM)
+            return [policy["spec"]["ingress"][-1]["from"] for policy in objects.of("NetworkPolicy")]
+        agents = {"podSelector": {"matchLabels": render().only("DaemonSet")["spec"]["selector"]["matchLabels"]}}
+        self.assertEqual(readers(), 2 * [[{"namespaceSelector": {}}, agents]])
+        self.assertEqual(readers(monitoring__annotations="false"), 2 * [[{"namespaceSelector": {}}]])
 
     def test_the_test_creates_its_pod_where_the_injector_is_called(self):
         namespace = lambda **options: render(**options).only("Pod")["spec"]["containers"][0]["args"][-1]
@@ -182,3 +190,12 @@ class TestDecisions(unittest.TestCase):
         self.assertEqual({name: text.strip() for name, text in rendered.items()}, {name: text.strip() for name, text in dashboards.items()})
         rules = [yaml.safe_load(path.read_text()) for path in sorted((CHART.parents[2] / "dashboards/rules").glob("*.yaml"))]
         self.assertEqual([rule["spec"] for rule in objects.of("PrometheusRule")], rules)
+
+    def test_alerts_name_the_runbooks_that_are_served(self):
+        objects = render(*settings(
+            monitoring__prometheusRule__enabled="true", monitoring__prometheusRule__runbooks="https://wiki.example/sidelight"))
+        alerts = [rule for object in objects.of("PrometheusRule") for group in object["spec"]["groups"]
+                  for rule in group["rules"] if "alert" in rule]
+        self.assertGreater(len(alerts), 30)
+        for alert in alerts:
+            self.assertRegex(alert["annotations"]["runbook_url"], rf"^https://wiki\.example/sidelight/{alert['alert']}\b")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import tempfile
 import unittest
@@ -97,6 +98,15 @@ class TestGenerated(unittest.TestCase):
         self.assertIn('"image": "sidelight:dev"', checked(objects.config("injector"), "injector"))
         self.assertEqual(objects.container("agent")["image"], "sidelight:dev")
         self.assertEqual(objects.only("Deployment")["spec"]["replicas"], 1)
+
+    def test_with_the_component_of_a_podmonitor_the_agents_scrape_nothing_twice(self):
+        with directory() as folder:
+            base, component = (os.path.relpath(KUSTOMIZE / name, folder.resolve()) for name in ("base", "components/podmonitor"))
+            (folder / "kustomization.yaml").write_text(f"resources: [{base}]\ncomponents: [{component}]\n")
+            objects = kustomized(folder)
+        self.assertEqual(len(objects.of("PodMonitor")), 1)
+        for component in ("agent", "injector"):
+            self.assertNotIn("sidelight.dev/metrics", objects.pod(component)["metadata"]["annotations"])
 
     def test_kustomize_leaves_the_names_in_roles_alone(self):
         for folder in ("base", "overlays/dev", "overlays/ha"):

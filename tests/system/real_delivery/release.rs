@@ -11,7 +11,7 @@ use crate::real_kubernetes::stage::{kubectl, wait_for};
 
 /// Of the release and of its namespace.
 pub(super) const NAME: &str = "sidelight";
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/sidelight");
+pub(super) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/helm/sidelight");
 
 /// An installed release. It goes with the test, and its namespace.
 pub(super) struct Release {
@@ -127,7 +127,7 @@ fn folder() -> std::path::PathBuf {
 }
 
 /// Objects over objects, all else replaces (RFC 7396, without removal).
-fn merge(to: &mut Value, from: &Value) {
+pub(super) fn merge(to: &mut Value, from: &Value) {
     match (to, from) {
         (Value::Object(to), Value::Object(from)) => {
             for (key, value) in from {

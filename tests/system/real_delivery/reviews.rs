@@ -1,7 +1,7 @@
-//! Reviews as the API server asks for them: pods that are created as dry runs.
+//! Reviews as the API server asks for them: objects that are created as dry runs.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -60,6 +60,24 @@ pub(super) fn asking(name: &str, namespace: &str) -> Value {
 
 /// Creates it, as a dry run, and looks whether it comes back with a sidecar.
 pub(super) fn create(pod: &Value) -> Result<(), String> {
+    let output = dry_run(pod);
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let pod: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let is_injected = pod["spec"]["initContainers"][0]["name"] == "sidelight";
+    is_injected.then_some(()).ok_or_else(|| format!("without a sidecar: {}", pod["spec"]))
+}
+
+/// What the API server warns of when this is created.
+pub(super) fn warnings(object: &Value) -> String {
+    let output = dry_run(object);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    told
+}
+
+fn dry_run(object: &Value) -> Output {
     let mut kubectl = Command::new("kubectl")
         .args(["create", "--dry-run=server", "-o", "json", "-f", "-"])
         .stdin(Stdio::piped())
@@ -67,12 +85,6 @@ pub(super) fn create(pod: &Value) -> Result<(), String> {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    kubectl.stdin.take().unwrap().write_all(pod.to_string().as_bytes()).unwrap();
-    let output = kubectl.wait_with_output().unwrap();
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-    }
-    let pod: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let is_injected = pod["spec"]["initContainers"][0]["name"] == "sidelight";
-    is_injected.then_some(()).ok_or_else(|| format!("without a sidecar: {}", pod["spec"]))
+    kubectl.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+    kubectl.wait_with_output().unwrap()
 }

@@ -230,6 +230,23 @@ fn upgrade_and_rollback_lose_nothing_and_uninstall_leaves_nothing() {
     assert_eq!(twice, 0, "what was acknowledged comes again");
 }
 
+/// Scenario: the agent is user 1000 of root's group, with its positions in an emptyDir.
+/// Guarantee: it may read what the kubelet has written, and every line arrives.
+#[test]
+#[ignore = "needs a cluster"]
+fn an_agent_that_is_not_root_reads_as_root_group() {
+    let mut site = Site::open("user");
+    let release =
+        site.install_with(&json!({ "agent": { "runAsUser": 1000, "dataDir": { "type": "emptyDir" } } }));
+    let agents = release.pods("agent");
+    let context = &agents[0]["spec"]["containers"][0]["securityContext"];
+    assert_eq!((&context["runAsUser"], &context["runAsGroup"]), (&json!(1000), &json!(0)));
+    let writers = site.stage.run("writer", 1, &writer("writer", 2_000, 400));
+    let writer = name(&writers[0]).to_owned();
+    wait_for("all lines", || site.fluent.count(&writer) == 2_000);
+    site.fluent.assert_complete_of(&writer, 2_000);
+}
+
 /// Scenario: a Secret with a certificate of others takes the place of the injector's own.
 /// Guarantee: the API server is told of its authority, and pods get their sidecars; what the injector made for itself is gone.
 #[test]

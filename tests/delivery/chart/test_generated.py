@@ -99,6 +99,17 @@ class TestGenerated(unittest.TestCase):
         self.assertEqual(objects.container("agent")["image"], "sidelight:dev")
         self.assertEqual(objects.only("Deployment")["spec"]["replicas"], 1)
 
+    def test_the_overlay_that_the_readme_shows_works(self):
+        blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "deploy/README.md").read_text(), re.MULTILINE | re.DOTALL)
+        with directory() as folder:
+            for name, text in zip(("kustomization.yaml", "sidelight.yaml", "injector.yaml"), blocks, strict=True):
+                self.assertTrue(text.startswith(f"# {name}"), text)
+                (folder / name).write_text(text.replace("../../base", os.path.relpath(KUSTOMIZE / "base", folder.resolve())))
+            objects = kustomized(folder)
+        for component in ("agent", "injector"):
+            self.assertIn("fluentd.logging.svc:24224", checked(objects.config(component), component))
+            self.assertTrue(objects.container(component)["image"].startswith("registry.example/"))
+
     def test_with_the_component_of_a_podmonitor_the_agents_scrape_nothing_twice(self):
         with directory() as folder:
             base, component = (os.path.relpath(KUSTOMIZE / name, folder.resolve()) for name in ("base", "components/podmonitor"))

@@ -163,23 +163,24 @@ fn installed_with_two_addresses_it_delivers_logs_and_samples() {
 fn annotations_where_nothing_reads_them_are_warned_of() {
     let site = Site::open("misplaced");
     let _release = site.install();
-    let template = json!({
-        "metadata": { "labels": { "app": "web" } },
-        "spec": {
-            "restartPolicy": "Never",
-            "containers": [{ "name": "app", "image": "sidelight.test/writer:1" }],
-        },
-    });
+    let template = |restart: &str| {
+        json!({
+            "metadata": { "labels": { "app": "web" } },
+            "spec": {
+                "restartPolicy": restart,
+                "containers": [{ "name": "app", "image": "sidelight.test/writer:1" }],
+            },
+        })
+    };
     let mut deployment = json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": { "name": "web", "namespace": site.stage.namespace },
-        "spec": { "selector": { "matchLabels": { "app": "web" } }, "template": template },
+        "spec": { "selector": { "matchLabels": { "app": "web" } }, "template": template("Always") },
     });
-    deployment["spec"]["template"]["spec"]["restartPolicy"] = json!("Always");
     let mut cron_job = json!({
         "apiVersion": "batch/v1", "kind": "CronJob",
         "metadata": { "name": "nightly", "namespace": site.stage.namespace },
-        "spec": { "schedule": "0 1 * * *", "jobTemplate": { "spec": { "template": template } } },
+        "spec": { "schedule": "0 1 * * *", "jobTemplate": { "spec": { "template": template("Never") } } },
     });
     let annotations = json!({ "sidelight.dev/inject": "true", "team": "shop" });
     deployment["spec"]["template"]["metadata"]["annotations"] = annotations.clone();

@@ -65,10 +65,7 @@ impl Root {
     pub fn open_of_app(path: &Path) -> io::Result<Self> {
         let Ok(relative) = path.strip_prefix(LOGS_PATH) else { return Root::open(path) };
         let mounts = Root::open(Path::new(LOGS_PATH))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let directory =
-            openat2(&mounts.directory, relative, flags, Mode::empty(), resolve).map_err(explained)?;
+        let directory = open_beneath(&mounts.directory, relative, OFlags::DIRECTORY)?;
         Ok(Root { path: path.to_owned(), directory })
     }
 
@@ -118,11 +115,11 @@ impl Root {
     /// # Errors
     /// As for [`Root::open_log`].
     pub fn open_file(&self, name: &str) -> io::Result<LogFile> {
-        match open_beneath(&self.directory, Path::new(name)) {
-            Err(Errno::LOOP) => {
+        match open_file_beneath(&self.directory, Path::new(name)) {
+            Err(error) if is_link(&error) => {
                 Err(io::Error::new(io::ErrorKind::InvalidInput, "a symbolic link: none is followed"))
             }
-            opened => regular(opened.map_err(explained)?),
+            opened => regular(opened?),
         }
     }
 
@@ -140,17 +137,27 @@ impl Root {
     /// everything else.
     pub fn open_log(&self, path: &Path) -> io::Result<LogFile> {
         let relative = path.strip_prefix(&self.path).unwrap_or(path);
-        match open_beneath(&self.directory, relative) {
-            Err(Errno::LOOP) => open_docker_link(path),
-            opened => regular(opened.map_err(explained)?),
+        match open_file_beneath(&self.directory, relative) {
+            Err(error) if is_link(&error) => open_docker_link(path),
+            opened => regular(opened?),
         }
     }
 }
 
-fn open_beneath(directory: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+fn open_file_beneath(directory: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     // Without NONBLOCK, opening a FIFO would wait for its writer.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    openat2(directory, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+    open_beneath(directory, path, OFlags::NONBLOCK | OFlags::NOCTTY)
+}
+
+fn open_beneath(directory: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    openat2(directory, path, flags, Mode::empty(), resolve).map_err(explained)
+}
+
+/// Whether a symbolic link was in the way.
+fn is_link(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
 /// What the system says; and what to do where it does not know `openat2`, without which no file is opened safely.
@@ -173,7 +180,7 @@ fn open_docker_link(path: &Path) -> io::Result<LogFile> {
         )
     })?;
     let directory = Root::open(Path::new(DOCKER_ROOT))?;
-    regular(open_beneath(&directory.directory, relative).map_err(explained)?)
+    regular(open_file_beneath(&directory.directory, relative)?)
 }
 
 fn regular(descriptor: OwnedFd) -> io::Result<LogFile> {

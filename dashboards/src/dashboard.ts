@@ -6,15 +6,25 @@ import type { AnyPanel } from "./panels.js";
 
 export const DATASOURCE = { type: "prometheus", uid: "${datasource}" };
 
-/** A variable whose values are those of a label. Each takes its choice from what those before it leave. */
-export interface Variable {
+/** What can be chosen by a label's values. */
+export interface Choice {
+  /** Of the variable. */
   name: string;
   /** As it stands above the dashboard. */
   title: string;
-  /** The series that have the label: a selector. */
-  from: string;
+  label: string;
+  /** What of the label's value is chosen, if it is not all of it: its group. As Grafana writes regexes. */
+  regex?: string;
+  /** Of the series that were chosen. */
+  matcher: string;
   /** What "All" means; `.*` takes series without the label as well. */
   all: ".*" | ".+";
+}
+
+/** A choice that stands above a dashboard. Each takes its values from what those before it leave. */
+export interface Variable extends Choice {
+  /** The series that have the label: a selector. */
+  from: string;
 }
 
 export interface Row {
@@ -27,18 +37,21 @@ export interface Dashboard {
   name: string;
   title: string;
   description: string;
+  /** Whose cluster, namespace, workload and pod its variables choose. */
+  about: "services" | "agent" | "injector";
   variables: Variable[];
   rows: Row[];
   /** Rules of the linter that it cannot keep, each with the reason, and the panels that it is about if it is not about all. */
   exclusions: Record<string, { reason: string; panels?: string[] }>;
 }
 
-/** All dashboards have it: by it they link to each other. */
+/** All dashboards have it, so that they are found. */
 const TAG = "sidelight";
 
 export const uid = (name: string) => `sidelight-${name}`.replace("sidelight-sidelight", "sidelight");
 
-export function build(source: Dashboard): sdk.Dashboard {
+/** A dashboard with links to the others. */
+export function build(source: Dashboard, all: Dashboard[]): sdk.Dashboard {
   const dashboard = new sdk.DashboardBuilder(source.title)
     .id(null)
     .uid(uid(source.name))
@@ -49,16 +62,9 @@ export function build(source: Dashboard): sdk.Dashboard {
     .time({ from: "now-1h", to: "now" })
     .readonly()
     .tooltip(sdk.DashboardCursorSync.Crosshair)
-    .link(
-      new sdk.DashboardLinkBuilder("Sidelight")
-        .type(sdk.DashboardLinkType.Dashboards)
-        .tags([TAG])
-        .includeVars(true)
-        .keepTime(true)
-        .asDropdown(false),
-    )
     .withVariable(new sdk.DatasourceVariableBuilder("datasource").label("Data source").type("prometheus").regex(""));
   for (const variable of source.variables) dashboard.withVariable(queryVariable(variable));
+  for (const other of all.filter((other) => other !== source)) dashboard.link(link(source, other));
   let id = 1;
   for (const row of source.rows) {
     dashboard.withRow(new sdk.RowBuilder(row.title).id(id++));
@@ -67,48 +73,78 @@ export function build(source: Dashboard): sdk.Dashboard {
   return without(dashboard.build());
 }
 
-/** Takes away what the SDK gives to all, and Grafana's own types do not have. */
+/** Leads from one dashboard to another. What is chosen goes along as far as it means the same there. */
+function link(from: Dashboard, to: Dashboard): sdk.DashboardLinkBuilder {
+  const isSame = from.about === to.about;
+  const url = `/d/${uid(to.name)}` + (isSame ? "" : "?${datasource:queryparam}&${cluster:queryparam}");
+  return new sdk.DashboardLinkBuilder(to.title)
+    .type(sdk.DashboardLinkType.Link)
+    .url(url)
+    .icon("dashboard")
+    .includeVars(isSame)
+    .keepTime(true);
+}
+
+/** Takes away what the SDK gives to all: what Grafana's own types do not have, and a place for links where nobody sees them. */
 function without(dashboard: sdk.Dashboard): sdk.Dashboard {
   for (const variable of dashboard.templating?.list ?? []) {
     delete variable.auto;
     delete variable.auto_min;
     delete variable.auto_count;
   }
+  for (const link of dashboard.links ?? []) delete link.placement;
   for (const panel of dashboard.panels ?? []) {
     if (panel.type === "table") delete (panel as sdk.Panel).options.footer;
   }
   return dashboard;
 }
 
-function queryVariable({ name, title, from, all }: Variable): sdk.QueryVariableBuilder {
-  return new sdk.QueryVariableBuilder(name)
+function queryVariable({ name, title, label, regex, from, all }: Variable): sdk.QueryVariableBuilder {
+  const variable = new sdk.QueryVariableBuilder(name)
     .label(title)
     .datasource(DATASOURCE)
-    .query(`label_values(${from}, ${name})`)
+    .query(`label_values(${from}, ${label})`)
     .refresh(sdk.VariableRefresh.OnTimeRangeChanged)
     .sort(sdk.VariableSort.AlphabeticalAsc)
     .multi(true)
     .includeAll(true)
     .allValue(all)
     .current({ selected: true, text: ["All"], value: ["$__all"] });
+  return regex ? variable.regex(regex) : variable;
 }
 
 /** Variables of which each is narrowed by those before it. */
-export function chain(series: string, variables: { name: string; title: string; all: ".*" | ".+" }[]): Variable[] {
-  return variables.map((variable, index) => {
-    const before = variables.slice(0, index).map(({ name }) => `${name}=~"$${name}"`);
-    return { ...variable, from: before.length === 0 ? series : `${series}{${before.join(", ")}}` };
+export function chain(series: string, choices: Choice[]): Variable[] {
+  return choices.map((choice, index) => {
+    const before = choices.slice(0, index);
+    return { ...choice, from: before.length === 0 ? series : `${series}{${matchers(...before)}}` };
   });
 }
 
-export const CLUSTER = { name: "cluster", title: "Cluster", all: ".*" } as const;
-export const NAMESPACE = { name: "namespace", title: "Namespace", all: ".*" } as const;
-export const WORKLOAD = { name: "workload", title: "Workload", all: ".*" } as const;
-export const POD = { name: "pod", title: "Pod", all: ".*" } as const;
-export const JOB = { name: "job", title: "Job", all: ".+" } as const;
-export const INSTANCE = { name: "instance", title: "Instance", all: ".+" } as const;
+/** The choice of a label's values by a variable of the same name. */
+const byLabel = (name: string, title: string, all: Choice["all"]): Choice => ({
+  name,
+  title,
+  label: name,
+  matcher: `${name}=~"$${name}"`,
+  all,
+});
 
-/** Matchers of labels by the variables of the same name. */
-export function matchers(...labels: string[]): string {
-  return labels.map((label) => `${label}=~"$${label}"`).join(", ");
+export const CLUSTER = byLabel("cluster", "Cluster", ".*");
+export const NAMESPACE = byLabel("namespace", "Namespace", ".*");
+export const WORKLOAD = byLabel("workload", "Workload", ".*");
+export const POD = byLabel("pod", "Pod", ".*");
+export const JOB = byLabel("job", "Job", ".+");
+export const INSTANCE = byLabel("instance", "Instance", ".+");
+
+/** The workload of series without such a label: it is what stands in `job` behind the namespace. */
+export const WORKLOAD_IN_JOB: Choice = {
+  ...WORKLOAD,
+  label: "job",
+  regex: "/^(?:.*\\/)?(.+)$/",
+  matcher: 'job=~"(.*/)?($workload)"',
+};
+
+export function matchers(...choices: Choice[]): string {
+  return choices.map(({ matcher }) => matcher).join(", ");
 }

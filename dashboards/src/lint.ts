@@ -13,7 +13,7 @@ export interface Model {
   description?: string;
   editable?: boolean;
   tags?: string[];
-  links?: { tags?: string[]; includeVars?: boolean }[];
+  links?: { type: string; url?: string; includeVars?: boolean; keepTime?: boolean }[];
   templating: { list: Template[] };
   panels: Panel[];
 }
@@ -23,6 +23,7 @@ export interface Template {
   type: string;
   label?: string;
   query?: unknown;
+  regex?: string;
   datasource?: { uid?: string };
   multi?: boolean;
   allValue?: string;

@@ -18,7 +18,7 @@ export function files(): Map<string, string> {
   const files = new Map<string, string>();
   for (const file of RULES) files.set(`rules/${file.name}.yaml`, render(file));
   for (const dashboard of DASHBOARDS) {
-    files.set(`grafana/${dashboard.name}.json`, JSON.stringify(build(dashboard), null, 2) + "\n");
+    files.set(`grafana/${dashboard.name}.json`, JSON.stringify(build(dashboard, DASHBOARDS), null, 2) + "\n");
   }
   return files;
 }

@@ -37,10 +37,17 @@ for (const { file, model } of dashboards) {
     }
   });
 
-  test(`${file} leads to the others, and takes its variables along`, () => {
-    assert.ok(model.tags?.includes("sidelight"));
-    const [link] = model.links ?? [];
-    assert.deepEqual([link?.tags, link?.includeVars], [["sidelight"], true]);
+  test(`${file} leads to the others, and takes along what means the same there`, () => {
+    const others = dashboards.map(({ model }) => model).filter(({ uid }) => uid !== model.uid);
+    const services = ["sidelight-rust-services", "sidelight-logs"];
+    for (const { uid } of others) {
+      const link = model.links?.find(({ url }) => url?.split("?")[0] === `/d/${uid}`);
+      assert.ok(link?.keepTime, `nothing leads to ${uid}`);
+      const areBoth = services.includes(uid) && services.includes(model.uid);
+      assert.equal(link.includeVars, areBoth, uid);
+      if (!areBoth) assert.equal(link.url, `/d/${uid}?\${datasource:queryparam}&\${cluster:queryparam}`);
+    }
+    assert.equal(model.links?.length, others.length);
   });
 
   test(`${file} uses every variable that it has, and has every one that it uses`, () => {
@@ -48,7 +55,7 @@ for (const { file, model } of dashboards) {
     const names = model.templating.list.map(({ name }) => name);
     for (const name of names) assert.match(text, new RegExp(`\\$(${name}\\b|\\{${name}\\})`), name);
     for (const [, a, b] of text.matchAll(/=~\\"\$(\w+)|\$\{(\w+)\}/g)) assert.ok(names.includes(a ?? b ?? ""), a ?? b);
-    assert.ok(["cluster", "namespace", "pod", "job"].every((name) => names.includes(name)));
+    assert.ok(["cluster", "namespace", "workload", "pod", "job"].every((name) => names.includes(name)));
   });
 
   test(`${file} names what its graphs and bars show`, () => {

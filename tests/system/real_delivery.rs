@@ -7,6 +7,7 @@
 
 mod dashboards;
 mod kustomize;
+mod notes;
 mod release;
 mod reviews;
 
@@ -109,7 +110,8 @@ fn with_sidecar(app: &str, lines: u64) -> Value {
 /// Scenario: a cluster in which pods write already; the chart is installed with the addresses of two receivers. Then a pod asks for
 /// a sidecar.
 /// Guarantee: every line arrives, with what Kubernetes knows about its pod; agent and injector are scraped, without anything
-/// else being set; the pod has its sidecar, whose file and page arrive; `helm test` passes and leaves nothing.
+/// else being set; the pod has its sidecar, whose file and page arrive; the commands that Helm proposes work; `helm test` passes
+/// and leaves nothing.
 #[test]
 #[ignore = "needs a cluster"]
 fn installed_with_two_addresses_it_delivers_logs_and_samples() {
@@ -148,6 +150,7 @@ fn installed_with_two_addresses_it_delivers_logs_and_samples() {
     let page =
         format!("written_lines_total{{cluster='test',namespace='{}',pod='{web}'}}", site.stage.namespace);
     wait_for("the page", || site.value(&page) == Some(1_000.0));
+    notes::type_all(&release, &site.stage.namespace, name(&writers[0]));
     let told = release.test();
     assert!(told.contains("ok       dry run: a pod that asks comes back with a sidecar"), "{told}");
     assert!(release.pods("test").is_empty());

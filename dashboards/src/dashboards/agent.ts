@@ -1,9 +1,10 @@
 // The agent: does everything arrive? If not, is it the receiver, the agent, or the node?
 
-import { CLUSTER, Dashboard, INSTANCE, JOB, NAMESPACE, POD, chain, matchers } from "../dashboard.js";
+import { CLUSTER, Dashboard, INSTANCE, JOB, NAMESPACE, POD, WORKLOAD_IN_JOB, chain, matchers } from "../dashboard.js";
 import { Spec, graph, number, rows } from "../panels.js";
 
-const AGENT = matchers("cluster", "namespace", "pod", "job", "instance");
+const CHOICES = [CLUSTER, NAMESPACE, WORKLOAD_IN_JOB, POD, JOB, INSTANCE];
+const AGENT = matchers(...CHOICES);
 const NAME = "{{node}} {{pod}}";
 const BY = "by (node, pod)";
 
@@ -335,7 +336,8 @@ export const AGENT_DASHBOARD: Dashboard = {
   title: "Sidelight / Agent",
   description:
     "Whether all logs and samples arrive, and if not, whether it is a receiver, the agent or the node. From the agents' own pages.",
-  variables: chain("sidelight_memory_budget_bytes", [CLUSTER, NAMESPACE, POD, JOB, INSTANCE]),
+  about: "agent",
+  variables: chain("sidelight_memory_budget_bytes", CHOICES),
   rows: [
     { title: "Does everything arrive?", panels: healthy },
     { title: "Logs", panels: logs },

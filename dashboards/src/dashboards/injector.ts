@@ -1,9 +1,10 @@
 // The injector: do pods get their sidecars, and does it hold nobody up?
 
-import { CLUSTER, Dashboard, INSTANCE, JOB, NAMESPACE, POD, chain, matchers } from "../dashboard.js";
+import { CLUSTER, Dashboard, INSTANCE, JOB, NAMESPACE, POD, WORKLOAD_IN_JOB, chain, matchers } from "../dashboard.js";
 import { Spec, graph, number, rows } from "../panels.js";
 
-const INJECTOR = matchers("cluster", "namespace", "pod", "job", "instance");
+const CHOICES = [CLUSTER, NAMESPACE, WORKLOAD_IN_JOB, POD, JOB, INSTANCE];
+const INJECTOR = matchers(...CHOICES);
 
 const rate = (name: string, matcher = "") =>
   `rate(sidelight_injector_${name}{${matcher}${INJECTOR}}[$__rate_interval])`;
@@ -167,7 +168,8 @@ export const INJECTOR_DASHBOARD: Dashboard = {
   title: "Sidelight / Injector",
   description:
     "Whether pods get the sidecars that they ask for, and whether the injector holds anybody up. From its own pages.",
-  variables: chain("sidelight_injector_certificate_not_after_seconds", [CLUSTER, NAMESPACE, POD, JOB, INSTANCE]),
+  about: "injector",
+  variables: chain("sidelight_injector_certificate_not_after_seconds", CHOICES),
   rows: [
     { title: "Do pods get what they ask for?", panels: healthy },
     { title: "Reviews", panels: reviews },

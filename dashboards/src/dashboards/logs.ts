@@ -1,12 +1,13 @@
 // Logs: how much, how bad, and does what logs it crash? From what the agent counts in the logs.
 
-import { CLUSTER, Dashboard, JOB, NAMESPACE, POD, WORKLOAD, chain, matchers } from "../dashboard.js";
+import { CLUSTER, Dashboard, JOB, NAMESPACE, POD, WORKLOAD, WORKLOAD_IN_JOB, chain, matchers } from "../dashboard.js";
 import { graph, number, rows } from "../panels.js";
 import { endings } from "./containers.js";
 
-const LOGS = matchers("cluster", "namespace", "workload", "job");
-/** The workload stands in the job. */
-const CONTAINER = matchers("cluster", "namespace", "pod", "job") + ', job=~"(.*/)?($workload)"';
+const CHOICES = [CLUSTER, NAMESPACE, WORKLOAD, JOB];
+const LOGS = matchers(...CHOICES);
+/** What the agent says of containers. */
+const CONTAINER = matchers(CLUSTER, NAMESPACE, WORKLOAD_IN_JOB, POD, JOB);
 /** The agents' own pages: their `namespace` is that of the agent, and the logs' comes after it. */
 const AGENT = 'cluster=~"$cluster", exported_namespace=~"$namespace"';
 
@@ -200,11 +201,12 @@ export const LOGS_DASHBOARD: Dashboard = {
   title: "Sidelight / Logs",
   description:
     "How much workloads log, how much of it is errors and panics, and whether they crash. Needs `logs.events`, and for the restarts `metrics.containers`.",
+  about: "services",
   variables: [
-    ...chain("sidelight_log_events_total", [CLUSTER, NAMESPACE, WORKLOAD, JOB]),
+    ...chain("sidelight_log_events_total", CHOICES),
     {
       ...POD,
-      from: `sidelight_container_restarts_total{${matchers("cluster", "namespace")}, job=~"(.*/)?($workload)"}`,
+      from: `sidelight_container_restarts_total{${matchers(CLUSTER, NAMESPACE, WORKLOAD_IN_JOB)}}`,
     },
   ],
   rows: [

@@ -1,15 +1,17 @@
 // Rust services: are they healthy, and if not, is it the requests, the runtime, or what they may use?
 
-import { CLUSTER, Dashboard, INSTANCE, JOB, NAMESPACE, POD, WORKLOAD, chain, matchers } from "../dashboard.js";
+import { CLUSTER, Dashboard, INSTANCE, JOB, NAMESPACE, POD, WORKLOAD, WORKLOAD_IN_JOB, chain, matchers } from "../dashboard.js";
 import { bars, graph, number, rows } from "../panels.js";
 import { endings } from "./containers.js";
 
 /** Series that the recording rules make. */
-const SERVICE = matchers("cluster", "namespace", "workload", "pod", "job", "instance");
-/** What the agent says of containers: of no address, and the workload stands in the job. */
-const CONTAINER = matchers("cluster", "namespace", "pod", "job") + ', job=~"(.*/)?($workload)"';
+const CHOICES = [CLUSTER, NAMESPACE, WORKLOAD, POD, JOB, INSTANCE];
+const SERVICE = matchers(...CHOICES);
+const RESTARTS = `rust:container_restarts{${matchers(CLUSTER, NAMESPACE, WORKLOAD, POD, JOB)}}`;
+/** What the agent says of containers: of no address. */
+const CONTAINER = matchers(CLUSTER, NAMESPACE, WORKLOAD_IN_JOB, POD, JOB);
 /** What the agent counts in logs: of the workload, not of a pod. */
-const LOGS = matchers("cluster", "namespace", "workload", "job");
+const LOGS = matchers(CLUSTER, NAMESPACE, WORKLOAD, JOB);
 
 const SERVICE_NAME = "{{namespace}}/{{workload}}";
 const NO_LIMIT = "no container has such a limit, or nobody says which: the agent does with `metrics.containers`";
@@ -39,7 +41,7 @@ const healthy = [
       width: 4,
       bad: 1,
     },
-    `count(up{${matchers("cluster", "namespace", "pod", "job", "instance")}} == 0 and on (job, instance) max_over_time(rust:service:info{${SERVICE}}[$__range])) or vector(0)`,
+    `count(up{${matchers(CLUSTER, NAMESPACE, POD, JOB, INSTANCE)}} == 0 and on (job, instance) max_over_time(rust:service:info{${SERVICE}}[$__range])) or vector(0)`,
   ),
   number(
     { title: "Requests", description: "Requests a second, HTTP and gRPC.", unit: "reqps", width: 4 },
@@ -79,7 +81,7 @@ const healthy = [
       decimals: 0,
     },
     `
-      (sum(increase(rust:container_restarts{${matchers("cluster", "namespace", "workload", "pod", "job")}}[$__range])) or vector(0))
+      (sum(increase(${RESTARTS}[$__range])) or vector(0))
       + (sum(increase(sidelight_log_panics_total{${LOGS}}[$__range])) or vector(0))
     `,
   ),
@@ -333,7 +335,7 @@ const resources = [
       emptyWhen: "nobody says what Kubernetes does with containers: the agent does with `metrics.containers`",
     },
     [
-      `sum by (namespace, workload) (increase(rust:container_restarts{${matchers("cluster", "namespace", "workload", "pod", "job")}}[1h]))`,
+      `sum by (namespace, workload) (increase(${RESTARTS}[1h]))`,
       SERVICE_NAME,
     ],
   ),
@@ -365,7 +367,8 @@ export const RUST_SERVICES: Dashboard = {
   title: "Sidelight / Rust services",
   description:
     "Requests, errors, durations, tokio, memory and CPU of Rust services, whatever crate counts them. Needs the recording rules in rules/rust-services.yaml.",
-  variables: chain("rust:service:info", [CLUSTER, NAMESPACE, WORKLOAD, POD, JOB, INSTANCE]),
+  about: "services",
+  variables: chain("rust:service:info", CHOICES),
   rows: [
     { title: "Are they healthy?", panels: healthy },
     { title: "Requests", panels: requests },

@@ -33,15 +33,17 @@ export async function variables(model: Model, prometheus: Prometheus, settings: 
     const [, selector, label] = call ?? [];
     if (!selector || !label) throw new Error(`$${template.name} is no label_values()`);
     const found = await prometheus.labelValues(label, expand(selector, values), settings.window);
-    values.set(
-      template.name,
-      chosen(
-        template,
-        found.filter((value) => value !== ""),
-      ),
-    );
+    values.set(template.name, chosen(template, parts(found, template.regex)));
   }
   return values;
+}
+
+/** What a variable's regex takes of a label's values: its group, each once. */
+function parts(found: string[], regex?: string): string[] {
+  if (!regex) return found.filter((value) => value !== "");
+  const [, pattern] = /^\/(.+)\/$/.exec(regex) ?? [];
+  if (!pattern) throw new Error(`${regex} is no regex as Grafana writes it`);
+  return [...new Set(found.flatMap((value) => new RegExp(pattern).exec(value)?.[1] ?? []))];
 }
 
 function chosen(template: Template, found: string[]): string {

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -56,10 +57,20 @@ def helm(*arguments):
     return run(program("helm"), *arguments)
 
 
-def template(*arguments, namespace="sidelight", defaults=True):
+def template(*arguments, namespace="sidelight", defaults=True, chart=CHART):
     """The text that Helm renders."""
     values = ["--values", DEFAULTS] if defaults else []
-    return helm("template", "sidelight", CHART, "--namespace", namespace, "--kube-version", KUBERNETES, *values, *arguments)
+    return helm("template", "sidelight", chart, "--namespace", namespace, "--kube-version", KUBERNETES, *values, *arguments)
+
+
+def notes(*arguments):
+    """What Helm prints after an installation. It does so with a cluster only: a template that includes the notes needs none."""
+    with tempfile.TemporaryDirectory() as folder:
+        chart = shutil.copytree(CHART, Path(folder) / "sidelight")
+        shown = chart / "templates/notes.yaml"
+        shown.write_text('notes: |{{ include (print .Template.BasePath "/NOTES.txt") . | nindent 2 }}')
+        text = template("--show-only", "templates/notes.yaml", *arguments, chart=chart)
+    return yaml.safe_load(text)["notes"]
 
 
 def settings(**values):

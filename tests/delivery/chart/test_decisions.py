@@ -4,7 +4,7 @@ import unittest
 
 import yaml
 
-from .render import CHART, checked, render, settings, template
+from .render import CHART, checked, notes, render, settings, template
 
 METRICS_FROM = 'networkPolicy.metricsFrom=[{"namespaceSelector":{}}]'
 AGENT_RULES = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
@@ -199,3 +199,25 @@ class TestDecisions(unittest.TestCase):
         self.assertGreater(len(alerts), 30)
         for alert in alerts:
             self.assertRegex(alert["annotations"]["runbook_url"], rf"^https://wiki\.example/sidelight/{alert['alert']}\b")
+
+    def test_notes_say_where_everything_goes_and_what_to_type(self):
+        told = notes()
+        for text in ("fluentd.logging.svc:24224", "http://prometheus.monitoring.svc:9090/api/v1/write", "sidelight outputs",
+                     "helm test sidelight -n sidelight", 'sidelight.dev/inject: "true"'):
+            self.assertIn(text, told)
+        told = notes(*settings(injector__enabled="false"))
+        self.assertNotIn("inject", told)
+        told = notes(*settings(agent__enabled="false"))
+        self.assertNotIn("daemonset", told)
+
+    def test_notes_warn_of_what_would_go_wrong(self):
+        warnings = {
+            "No sidecar reads logs yet": settings(receivers__forward="") + ["--set-json", 'agent.config.logs.outputs=[{"stdout":{}}]'],
+            "With one replica, pods that ask for a sidecar are refused": settings(injector__replicas=1),
+            "are scraped twice": settings(monitoring__podMonitor__enabled="true"),
+            "Images have no registry: nodes must have sidelight:0.1.0": settings(image__registry=""),
+        }
+        without = notes(*settings(image__registry="registry.example"))
+        for text, arguments in warnings.items():
+            self.assertIn(text, notes(*arguments))
+            self.assertNotIn(text, without)

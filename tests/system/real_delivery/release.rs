@@ -63,6 +63,13 @@ impl Release {
         self.helm(&["test", NAME])
     }
 
+    /// The commands in the notes that Helm prints after it has installed the release.
+    pub(super) fn noted_commands(&self) -> Vec<String> {
+        let notes = self.helm(&["get", "notes", NAME]);
+        let is_command = |line: &&str| line.starts_with("  kubectl ") || line.starts_with("  helm ");
+        notes.lines().filter(is_command).map(|line| line.trim().to_owned()).collect()
+    }
+
     /// Takes it away; pods included.
     pub(super) fn uninstall(&self) {
         self.helm(&["uninstall", NAME, "--wait"]);
@@ -103,11 +110,19 @@ impl Release {
     }
 
     fn try_helm(&self, arguments: &[&str]) -> Output {
+        self.command("helm").args(arguments).args(["--namespace", NAME]).output().unwrap()
+    }
+
+    /// `helm` or `kubectl`.
+    pub(super) fn command(&self, program: &str) -> Command {
+        if program != "helm" {
+            return Command::new(program);
+        }
         let mut command = Command::new(folder().join("helm"));
         for kind in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
             command.env(kind, self.home.path());
         }
-        command.args(arguments).args(["--namespace", NAME]).output().unwrap()
+        command
     }
 }
 

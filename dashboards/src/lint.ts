@@ -13,7 +13,7 @@ export interface Model {
   description?: string;
   editable?: boolean;
   tags?: string[];
-  links?: { type: string; url?: string; includeVars?: boolean; keepTime?: boolean }[];
+  links?: { url?: string; includeVars?: boolean; keepTime?: boolean }[];
   templating: { list: Template[] };
   panels: Panel[];
 }

@@ -38,6 +38,7 @@ for (const { file, model } of dashboards) {
   });
 
   test(`${file} leads to the others, and takes along what means the same there`, () => {
+    assert.ok(model.tags?.includes("sidelight"));
     const others = dashboards.map(({ model }) => model).filter(({ uid }) => uid !== model.uid);
     const services = ["sidelight-rust-services", "sidelight-logs"];
     for (const { uid } of others) {
@@ -65,6 +66,15 @@ for (const { file, model } of dashboards) {
     }
   });
 }
+
+test("a workload that stands in the job is what comes behind the namespace", () => {
+  const workloads = dashboards.flatMap(({ model }) => model.templating.list.filter(({ name }) => name === "workload"));
+  const ofJob = workloads.flatMap(({ regex }) => regex ?? []).map((regex) => new RegExp(regex.slice(1, -1)));
+  assert.equal(ofJob.length, 2);
+  for (const regex of ofJob) {
+    for (const job of ["shop/cart", "cart"]) assert.equal(regex.exec(job)?.[1], "cart");
+  }
+});
 
 test("no two dashboards have one uid or one title", () => {
   for (const of of ["uid", "title"] as const) {

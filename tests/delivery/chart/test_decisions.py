@@ -108,6 +108,21 @@ class TestDecisions(unittest.TestCase):
             self.assertEqual(objects.of("Role", "-injector"), [])
             self.assertNotIn("mutatingwebhookconfigurations", str(objects.only("ClusterRole", "-injector")))
 
+    def test_with_cert_manager_a_renewed_certificate_is_believed_before_the_api_server_hears_of_it(self):
+        source = settings(injector__certificate__source="certManager", injector__certificate__caLifetime="9000h")
+        objects = render(*source)
+        certificate, authority = objects.only("Certificate", "-injector"), objects.only("Certificate", "-ca")
+        issuer = objects.only("Issuer", certificate["spec"]["issuerRef"]["name"])
+        self.assertEqual(issuer["spec"], {"ca": {"secretName": authority["spec"]["secretName"]}})
+        self.assertEqual((authority["spec"]["isCA"], authority["spec"]["duration"]), (True, "9000h"))
+        self.assertEqual(authority["spec"]["privateKey"]["rotationPolicy"], "Never")
+        self.assertEqual(objects.only("Issuer", authority["spec"]["issuerRef"]["name"])["spec"], {"selfSigned": {}})
+        (webhook,) = objects.of("MutatingWebhookConfiguration")
+        self.assertEqual(webhook["metadata"]["annotations"]["cert-manager.io/inject-ca-from"], "sidelight/sidelight-injector")
+        objects = render(*source, *settings(injector__certificate__issuerRef__name="mine"))
+        self.assertEqual(objects.only("Certificate")["spec"]["issuerRef"], {"name": "mine"})
+        self.assertEqual(objects.of("Issuer"), [])
+
     def test_only_pods_that_ask_reach_the_webhook(self):
         objects = render("--set", "injector.webhook.excludedNamespaces={a}", namespace="other")
         (webhook,) = objects.only("MutatingWebhookConfiguration")["webhooks"]

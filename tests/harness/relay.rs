@@ -1,7 +1,7 @@
 //! A way to a server that can be cut in the middle of a request, or lead nowhere.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 /// What becomes of connections.
@@ -27,12 +27,12 @@ pub struct Relay {
 impl Relay {
     /// To this server.
     pub fn start(server: SocketAddr, way: Way) -> Self {
-        Self::start_on("127.0.0.1:0", server, way)
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), server, way)
     }
 
     /// The same on another address than loopback's.
-    pub fn start_on(address: &str, server: SocketAddr, way: Way) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+    pub fn start_on(address: IpAddr, server: SocketAddr, way: Way) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (way, connections) = (Arc::new(Mutex::new(way)), Arc::new(Mutex::new(0)));
         let (leading, counting) = (way.clone(), connections.clone());

@@ -7,10 +7,12 @@
 
 mod dashboards;
 mod kustomize;
+mod nodes;
 mod notes;
 mod release;
 mod reviews;
 
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -55,6 +57,13 @@ impl Site {
 
     /// With further values.
     fn install_with(&self, values: &Value) -> Release {
+        let release = self.begin_with(values);
+        release.rolled_out();
+        release
+    }
+
+    /// The same, without waiting until all is ready.
+    fn begin_with(&self, values: &Value) -> Release {
         let [logs, metrics] = [0, 1].map(|index: usize| self.ways[index].address());
         Release::install(&logs.to_string(), &format!("http://{metrics}/api/v1/write"), values)
     }
@@ -252,6 +261,27 @@ fn an_agent_that_is_not_root_reads_as_root_group() {
     wait_for("all lines", || site.fluent.count(&writer) == 2_000);
     drop(release);
     site.fluent.assert_complete_of(&writer, 2_000);
+}
+
+/// Scenario: a cluster of both families that prefers IPv4; the webhook's Service is to have addresses of both, IPv6 first, then of
+/// IPv6 only.
+/// Guarantee: it has them, and pods get their sidecars.
+#[test]
+#[ignore = "needs a cluster"]
+fn the_webhook_has_addresses_of_the_families_that_are_asked_for() {
+    let site = Site::open("families");
+    let values = |policy: &str, families: &Value| json!({ "injector": { "service": { "ipFamilyPolicy": policy, "ipFamilies": families } } });
+    let assert_reached = |families: &Value| {
+        let service = kubectl(&["get", "service", "sidelight-injector", "-n", NAME, "-o", "json"]);
+        assert_eq!(service["spec"]["ipFamilies"], *families);
+        assert!(text(&service["spec"]["clusterIP"]).parse::<Ipv6Addr>().is_ok(), "{}", service["spec"]);
+        assert_eq!(create(&asking("asking", &site.stage.namespace)), Ok(()));
+    };
+    let (both, one) = (json!(["IPv6", "IPv4"]), json!(["IPv6"]));
+    let release = site.install_with(&values("RequireDualStack", &both));
+    assert_reached(&both);
+    release.upgrade(&values("SingleStack", &one));
+    assert_reached(&one);
 }
 
 /// Scenario: a Secret with a certificate of others takes the place of the injector's own.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sidelight_tests::agent::Agent;
 
 use self::page::{Labels, number, samples, series_of_target};
-use crate::real_kubernetes::stage::{Stage, kubectl, name, text, wait_for};
+use crate::real_kubernetes::stage::{Stage, kubectl, name, port_at, text, wait_for};
 use crate::real_prometheus::program::Program;
 
 pub(crate) const IMAGE: &str = "sidelight.test/exporter:1";
@@ -116,7 +116,7 @@ impl Exporters {
         let (namespace, owner) = (&self.stage.namespace, text(&pod["metadata"]["labels"]["app"]));
         let labels = [
             ("container", "app".to_owned()),
-            ("instance", format!("{}:{PORT}", text(&pod["status"]["podIP"]))),
+            ("instance", port_at(&pod["status"]["podIP"], PORT).to_string()),
             ("job", format!("{namespace}/{owner}")),
             ("namespace", namespace.clone()),
             ("node", text(&pod["spec"]["nodeName"]).to_owned()),

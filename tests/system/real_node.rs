@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::real_exporters::{IMAGE, PORT};
-use crate::real_kubernetes::stage::{Stage, kubectl, name, text, wait_for};
+use crate::real_kubernetes::stage::{Stage, kubectl, name, port_at, text, wait_for};
 use crate::real_prometheus::program::Program;
 
 /// A service that serves metrics, and asks to be scraped.
@@ -62,7 +62,7 @@ fn what_the_kubelet_says_of_a_container_is_in_prometheus() {
         wait_for(query, || {
             let found = prometheus.query(query);
             only(&found).is_some_and(|(labels, _)| {
-                let instance = format!("{}:10250", text(&pods[0]["status"]["hostIP"]));
+                let instance = port_at(&pods[0]["status"]["hostIP"], 10250).to_string();
                 (&labels["instance"], &labels["node"]) == (&json!(instance), &pods[0]["spec"]["nodeName"])
             })
         });
@@ -125,7 +125,7 @@ fn prometheus_scrapes_pods_through_the_agent_with_a_token() {
     let pod = name(&pods[0]);
     let pages = format!("pages_served_total{{pod=\"{pod}\"}}");
     wait_for("pages", || only(&right.query(&pages)).is_some_and(|(_, value)| value != "1"));
-    let instance = format!("{}:{PORT}", text(&pods[0]["status"]["podIP"]));
+    let instance = port_at(&pods[0]["status"]["podIP"], PORT).to_string();
     for metric in ["pages_served_total", "up"] {
         let found = right.query(&format!("{metric}{{pod=\"{pod}\"}}"));
         let (labels, _) = only(&found).unwrap();

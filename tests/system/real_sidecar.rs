@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sidelight_tests::relay::Relay;
 
 use self::injector::{Injector, sidecar, try_apply, way_to};
-use crate::real_kubernetes::stage::{Stage, kubectl, name, text, wait_for};
+use crate::real_kubernetes::stage::{Stage, kubectl, name, port_at, text, wait_for};
 use crate::real_prometheus::program::Program;
 use crate::real_receivers::receiver::Receiver;
 
@@ -103,7 +103,7 @@ fn a_pod_that_asks_for_a_sidecar_has_its_file_and_its_page_delivered() {
             (text(&labels["job"]), text(&labels["container"])),
             (format!("{namespace}/web").as_str(), "app")
         );
-        assert_eq!(text(&labels["instance"]), format!("{}:8081", text(&pod["status"]["podIP"])));
+        assert_eq!(text(&labels["instance"]), port_at(&pod["status"]["podIP"], 8081).to_string());
     }
     let events = shop.events("ReplicaSet");
     assert!(events.iter().any(|event| event["reason"] == "Injected"), "{events:?}");
@@ -208,7 +208,7 @@ fn the_api_server_takes_what_comes_of_every_kind_of_pod() {
     kubectl(&["label", "namespace", namespace, "pod-security.kubernetes.io/enforce-"]);
     let profile = json!({ "apiVersion": "sidelight.dev/v1alpha1", "kind": "SidecarProfile",
         "metadata": { "name": "secret", "namespace": namespace },
-        "spec": { "logs": { "outputs": [{ "forward": { "upstreams": ["10.77.0.1:1"], "shared_key": { "secret": "s", "key": "k" },
+        "spec": { "logs": { "outputs": [{ "forward": { "upstreams": ["127.0.0.1:1"], "shared_key": { "secret": "s", "key": "k" },
             "tls": { "enabled": true, "ca_file": { "config_map": "c", "key": "ca.crt" } } } }] } } });
     assert_eq!(try_apply(&profile.to_string()), Ok(()));
     wait_for("the profile", || {
@@ -280,7 +280,7 @@ fn a_profile_is_used_or_its_mistake_is_told() {
     };
     let forward = |upstream: &str| json!({ "outputs": [{ "forward": { "upstreams": [upstream] } }] });
     assert_eq!(
-        try_apply(&profile("good", json!({ "labels": { "team": "a" }, "logs": forward("10.77.0.1:1") }))),
+        try_apply(&profile("good", json!({ "labels": { "team": "a" }, "logs": forward("127.0.0.1:1") }))),
         Ok(())
     );
     assert_eq!(try_apply(&profile("bad", json!({ "logs": forward("no port") }))), Ok(()));

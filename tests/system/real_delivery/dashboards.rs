@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::release::{CHART, NAME, merge};
 use super::reviews::{asking, create};
 use super::{Site, run, with_sidecar};
-use crate::real_kubernetes::stage::{kubectl, text};
+use crate::real_kubernetes::stage::{kubectl, port_at};
 use crate::real_prometheus::program::Program;
 
 /// A Rust service for each dialect of metrics, one that ends now and then, and one that cannot start.
@@ -46,9 +46,9 @@ fn ask(prometheus: &Program) -> (bool, String) {
 /// A request to the injector that is no review.
 fn disturb_injector() {
     let service = kubectl(&["get", "service", &format!("{NAME}-injector"), "-n", NAME, "-o", "json"]);
-    let address = format!("https://{}/mutate", text(&service["spec"]["clusterIP"]));
+    let url = format!("https://{}/mutate", port_at(&service["spec"]["clusterIP"], 443));
     let output =
-        Command::new("curl").args(["--insecure", "--silent", "--data", "{}", &address]).output().unwrap();
+        Command::new("curl").args(["--insecure", "--silent", "--data", "{}", &url]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 

@@ -23,8 +23,7 @@ pub(super) struct Release {
 // === impl Release ===
 
 impl Release {
-    /// Installs it with the addresses of two receivers, the names of the cluster's images, and what `further` says; waits until all
-    /// is ready.
+    /// Installs it with the addresses of two receivers, the names of the cluster's images, and what `further` says.
     pub(super) fn install(forward: &str, remote_write: &str, further: &Value) -> Self {
         static RELEASES: AtomicU32 = AtomicU32::new(0);
         let number = RELEASES.fetch_add(1, Ordering::Relaxed);
@@ -39,10 +38,7 @@ impl Release {
         merge(&mut values, further);
         let release = Release { values, home: TempDir::new().unwrap() };
         // The CustomResourceDefinition stays when a release goes, and other tests apply it with kubectl.
-        release.helm_with(
-            &["install", NAME, CHART, "--create-namespace", "--take-ownership", "--wait"],
-            &json!({}),
-        );
+        release.helm_with(&["install", NAME, CHART, "--create-namespace", "--take-ownership"], &json!({}));
         release
     }
 
@@ -86,8 +82,8 @@ impl Release {
         list["items"].as_array().unwrap().clone()
     }
 
-    /// Helm waits for as many pods of a DaemonSet as may not be away: of one node, none.
-    fn rolled_out(&self) {
+    /// Waits until all is ready. Helm waits for as many pods of a DaemonSet as may not be away: of one node, none.
+    pub(super) fn rolled_out(&self) {
         kubectl(&["rollout", "status", "-n", NAME, "daemonset/sidelight-agent", "--timeout=120s"]);
         kubectl(&["rollout", "status", "-n", NAME, "deployment/sidelight-injector", "--timeout=120s"]);
     }

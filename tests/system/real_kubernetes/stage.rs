@@ -1,6 +1,7 @@
 //! A test's part of the cluster, and what it asks of it.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -107,4 +108,9 @@ pub(crate) fn text(value: &Value) -> &str {
 
 pub(crate) fn name(pod: &Value) -> &str {
     text(&pod["metadata"]["name"])
+}
+
+/// A port at an address of either family.
+pub(crate) fn port_at(ip: &Value, port: u16) -> SocketAddr {
+    SocketAddr::new(text(ip).parse().unwrap(), port)
 }

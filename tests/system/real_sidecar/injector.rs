@@ -1,6 +1,6 @@
 //! The injector as a process of the node, and what the API server has to know of it.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -10,8 +10,6 @@ use sidelight_tests::relay::{Relay, Way};
 use crate::BINARY;
 use crate::real_kubernetes::stage::{kubectl, text, wait_for};
 
-/// The node's address.
-pub(crate) const NODE: &str = "10.77.0.1";
 const MANIFESTS: &str = include_str!("../../cluster/injector.yaml");
 
 /// A running injector in a namespace of its own. The API server forgets it when it goes.
@@ -33,14 +31,18 @@ impl Injector {
         kubectl(&["create", "namespace", &namespace]);
         let directory = tempfile::tempdir().unwrap();
         let manifests = MANIFESTS.replace("NAMESPACE", &namespace).replace("PORT", &port.to_string());
+        let manifests = manifests
+            .replace("ADDRESS", &node_address().to_string())
+            .replace("FAMILY", &variable("NODE_FAMILY"));
         apply_text(&manifests);
         apply_text(&run(Command::new(binary()).arg("crd")));
         kubectl(&["wait", "--for=condition=Established", "crd/sidecarprofiles.sidelight.dev"]);
         write_kubeconfig(directory.path(), &namespace);
         let config = format!(
-            "listen: '{NODE}:{port}'\nadmin: {{ listen: '127.0.0.1:{admin}' }}\ncertificate: {{ webhook: {namespace} }}\n\
+            "listen: '{}'\nadmin: {{ listen: '127.0.0.1:{admin}' }}\ncertificate: {{ webhook: {namespace} }}\n\
              sidecar:\n  image: sidelight.test/sidelight:1\n  image_pull_policy: Never\n  logs: {{ outputs: [{logs}] }}\n  \
-             metrics: {{ interval: 1s, timeout: 1s, outputs: [{metrics}] }}\n"
+             metrics: {{ interval: 1s, timeout: 1s, outputs: [{metrics}] }}\n",
+            SocketAddr::from((node_address(), port))
         );
         let mut injector = Injector { namespace, config, process: None, directory, admin };
         injector.resume();
@@ -101,7 +103,7 @@ fn binary() -> std::path::PathBuf {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind((NODE, 0)).unwrap().local_addr().unwrap().port()
+    TcpListener::bind((node_address(), 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// The administrator's way to the API server, with the token of the injector's account.
@@ -147,7 +149,17 @@ pub(crate) fn sidecar(pod: &Value) -> &Value {
     all.find(|status| text(&status["name"]) == "sidelight").unwrap_or(&Value::Null)
 }
 
+/// Where the node is for pods.
+fn node_address() -> IpAddr {
+    variable("NODE_ADDRESS").parse().unwrap()
+}
+
+/// What `cluster enter` says of the cluster.
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: tests/cluster/cluster enter"))
+}
+
 /// A way for pods to a port of the node's loopback, which they do not reach.
 pub(crate) fn way_to(port: u16) -> Relay {
-    Relay::start_on(&format!("{NODE}:0"), SocketAddr::from(([127, 0, 0, 1], port)), Way::Open)
+    Relay::start_on(node_address(), SocketAddr::from(([127, 0, 0, 1], port)), Way::Open)
 }

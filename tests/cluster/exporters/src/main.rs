@@ -22,7 +22,7 @@ mod traffic;
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -74,7 +74,8 @@ fn main() -> Result<()> {
     let served = Path::new("/served").join(std::env::var("POD")?);
     std::fs::create_dir_all(&served)?;
     let mut server = Server { service, served, number: 0 };
-    for stream in TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?.incoming() {
+    // Of either family.
+    for stream in TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT))?.incoming() {
         if let Err(error) = stream.map_err(Into::into).and_then(|stream| server.answer(stream)) {
             eprintln!("a request failed: {error}");
         }

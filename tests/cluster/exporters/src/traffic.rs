@@ -5,7 +5,7 @@
 //! panics. What happens is logged by `tracing`, as JSON. It runs until it is killed, or until it has had `LAST_REQUEST`.
 
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,7 +91,8 @@ async fn serve(dialect: impl Dialect, page: PrometheusHandle) -> Result<()> {
         async move { page.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error)) }
     };
     let port = std::env::var(PORT_VARIABLE).ok().and_then(|port| port.parse().ok()).unwrap_or(DEFAULT_PORT);
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
+    // Of either family.
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await?;
     axum::serve(listener, Router::new().route("/metrics", get(metrics))).await?;
     Ok(())
 }

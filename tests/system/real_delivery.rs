@@ -284,8 +284,9 @@ fn the_webhook_has_addresses_of_the_families_that_are_asked_for() {
     assert_reached(&one);
 }
 
-/// Scenario: a Secret with a certificate of others takes the place of the injector's own.
-/// Guarantee: the API server is told of its authority, and pods get their sidecars; what the injector made for itself is gone.
+/// Scenario: while pods that ask for a sidecar are created one after the other, a Secret with a certificate of others takes the place
+/// of the injector's own; the API server is told of both authorities.
+/// Guarantee: none is refused or comes without a sidecar; what the injector made for itself is gone.
 #[test]
 #[ignore = "needs a cluster"]
 fn a_certificate_of_others_takes_the_place_of_the_injectors_own() {
@@ -294,17 +295,24 @@ fn a_certificate_of_others_takes_the_place_of_the_injectors_own() {
     let file = |name: &str| site.stage.directory.path().join(name);
     let authority = Authority::new();
     authority.write(&file("ca.crt"));
+    let own = "go-template={{ index .data \"ca.crt\" | base64decode }}";
+    let own = run(&["get", "secret", "sidelight-injector-tls", "-n", NAME, "--output", own]).1;
+    std::fs::write(file("both.crt"), std::fs::read_to_string(file("ca.crt")).unwrap() + &own).unwrap();
     authority.issue("sidelight-injector.sidelight.svc").write(&file("tls.crt"), &file("tls.key"));
-    let parts = ["ca.crt", "tls.crt", "tls.key"].map(|name| format!("--from-file={}", file(name).display()));
+    let parts =
+        ["both.crt", "tls.crt", "tls.key"].map(|name| format!("--from-file={}", file(name).display()));
     let mut arguments = vec!["create", "secret", "generic", "mine", "-n", NAME];
     arguments.extend(parts.iter().map(String::as_str));
     assert!(run(&arguments).0);
-    let bundle = kubectl(&["get", "secret", "mine", "-n", NAME, "-o", "json"])["data"]["ca.crt"].clone();
+    let bundle = kubectl(&["get", "secret", "mine", "-n", NAME, "-o", "json"])["data"]["both.crt"].clone();
     let certificate = json!({ "source": "secret", "secretName": "mine", "caBundle": bundle });
+    let reviews = Asking::start(&site.stage.namespace);
     release.upgrade(&json!({ "injector": { "certificate": certificate } }));
+    let created = reviews.created();
+    wait_for("pods that the new replicas alone have reviewed", || reviews.created() > created + 20);
+    reviews.end();
     let told = release.test();
     assert!(told.contains("ok       dry run: a pod that asks comes back with a sidecar"), "{told}");
-    assert_eq!(create(&asking("asking", &site.stage.namespace)), Ok(()));
     let rest = run(&[
         "get",
         "secrets,roles",

@@ -149,7 +149,10 @@ impl Managed {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             created => created
                 .map(|_| ())
-                .map_err(|error| format!("cannot create the Secret {}: {error}", self.config.secret)),
+                .map_err(|error| {
+                    let name = &self.config.secret;
+                    format!("cannot create the Secret {name}: {error}; make it, empty, as the chart does: helm upgrade")
+                }),
         }
     }
 

@@ -123,6 +123,23 @@ class TestDecisions(unittest.TestCase):
         self.assertEqual(objects.only("Certificate")["spec"]["issuerRef"], {"name": "mine"})
         self.assertEqual(objects.of("Issuer"), [])
 
+    def test_each_source_of_certificates_has_a_secret_of_its_own(self):
+        source = lambda name: render(*settings(
+            injector__certificate__source=name, injector__certificate__secretName="mine", injector__certificate__caBundle="Q0E="))
+        volume = lambda objects: objects.pod("injector")["spec"]["volumes"][-1]["secret"]["secretName"]
+        self.assertEqual(render().only("Secret")["metadata"]["name"], "sidelight-injector-tls")
+        self.assertEqual(volume(source("certManager")), "sidelight-injector-issued")
+        self.assertEqual(source("certManager").only("Certificate", "-injector")["spec"]["secretName"], "sidelight-injector-issued")
+        self.assertEqual(volume(source("secret")), "mine")
+
+    def test_no_value_changes_what_pods_are_selected_by(self):
+        selector = {"app.kubernetes.io/name": "sidelight", "app.kubernetes.io/instance": "sidelight"}
+        for arguments in ([], settings(nameOverride="other"), settings(fullnameOverride="other"), ["--set", "commonLabels.a=b"]):
+            objects = render(*arguments)
+            for kind, component in (("DaemonSet", "agent"), ("Deployment", "injector")):
+                labels = objects.only(kind)["spec"]["selector"]["matchLabels"]
+                self.assertEqual(labels, {**selector, "app.kubernetes.io/component": component})
+
     def test_only_pods_that_ask_reach_the_webhook(self):
         objects = render("--set", "injector.webhook.excludedNamespaces={a}", namespace="other")
         (webhook,) = objects.only("MutatingWebhookConfiguration")["webhooks"]

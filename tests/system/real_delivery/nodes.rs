@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use sidelight_tests::kubelet::rfc3339;
 
 use super::Site;
-use super::release::{CHART, Release};
-use crate::real_kubernetes::stage::wait_for;
+use super::release::{CHART, NAME, Release};
+use crate::real_kubernetes::stage::{kubectl, wait_for};
 use crate::real_sidecar::injector::try_apply;
 
 /// A node for the scheduler alone: it has no kubelet, so that what it is given never starts. It goes with the test.
@@ -73,6 +73,26 @@ impl Scene {
     }
 }
 
+fn profile() -> Value {
+    let text = std::fs::read_to_string(format!("{CHART}/values-ha.yaml")).unwrap();
+    yaml_serde::from_str(&text).unwrap()
+}
+
+/// Scenario: the profile for availability where there is one node.
+/// Guarantee: all three replicas run. One that waited would count as away, and no node could be drained.
+#[test]
+#[ignore = "needs a cluster"]
+fn replicas_run_where_there_are_fewer_nodes() {
+    let site = Site::open("node");
+    let release = site.install_with(&profile());
+    let is_ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
+    wait_for("three replicas", || release.pods("injector").iter().filter(|pod| is_ready(pod)).count() == 3);
+    wait_for("room for a drain", || {
+        let budget = kubectl(&["get", "poddisruptionbudget", "sidelight-injector", "-n", NAME, "-o", "json"]);
+        budget["status"]["disruptionsAllowed"] == 1
+    });
+}
+
 /// Scenario: the profile for availability where there are four more nodes, two of them in another zone, of which one is kept for
 /// other work.
 /// Guarantee: each of the three replicas gets a node of its own, one is in the other zone, and none where other work is; each of the
@@ -81,13 +101,12 @@ impl Scene {
 #[ignore = "needs a cluster"]
 fn replicas_are_spread_over_nodes_and_zones_and_each_node_has_an_agent() {
     let site = Site::open("nodes");
-    let profile = std::fs::read_to_string(format!("{CHART}/values-ha.yaml")).unwrap();
     let none = json!([]);
     let kept = json!([{ "key": "dedicated", "value": "batch", "effect": "NoSchedule" }]);
     let nodes =
         [("node-2", "a", &none), ("node-3", "a", &none), ("node-4", "b", &none), ("node-5", "b", &kept)];
     let nodes = nodes.map(|(name, zone, taints)| Node::add(name, zone, taints));
-    let scene = Scene { nodes, release: site.begin_with(&yaml_serde::from_str(&profile).unwrap()) };
+    let scene = Scene { nodes, release: site.begin_with(&profile()) };
     // Without anything that measures, the autoscaler makes as many as there must be.
     let replicas = scene.nodes_of("injector", 3);
     assert_eq!((replicas.len(), replicas.contains("node-5")), (3, false), "{replicas:?}");

@@ -20,10 +20,11 @@
 {{ include "sidelight.fullname" . }}-injector
 {{- end }}
 
-{{/* By what the pods of a component are selected. Takes a list: the root, the component. */}}
+{{/* By what the pods of a component are selected, which nothing may change: selectors of workloads are immutable. Takes a list: the
+root, the component. */}}
 {{- define "sidelight.selectorLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}
+app.kubernetes.io/name: {{ $root.Chart.Name }}
 app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
@@ -59,10 +60,16 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{ if $account.create }}{{ default (include "sidelight.injector.name" .) $account.name }}{{ else }}{{ default "default" $account.name }}{{ end }}
 {{- end }}
 
-{{/* The Secret with the injector's certificate. */}}
+{{/* The Secret with the injector's certificate. Another one for each source: whoever fills one is alone in writing it, and it is
+there still when a change of the source is rolled back. */}}
 {{- define "sidelight.injector.secret" -}}
 {{- $certificate := .Values.injector.certificate -}}
-{{ if eq $certificate.source "secret" }}{{ required "injector.certificate.secretName: the name of the Secret with tls.crt and tls.key" $certificate.secretName }}{{ else }}{{ include "sidelight.injector.name" . }}-tls{{ end }}
+{{- $name := include "sidelight.injector.name" . -}}
+{{- if eq $certificate.source "secret" -}}
+{{ required "injector.certificate.secretName: the name of the Secret with tls.crt and tls.key" $certificate.secretName }}
+{{- else -}}
+{{ $name }}-{{ if eq $certificate.source "certManager" }}issued{{ else }}tls{{ end }}
+{{- end }}
 {{- end }}
 
 {{/* Where `helm test` creates a pod: the injector is not called for the release's own namespace. */}}
